@@ -1,0 +1,91 @@
+"""The command ``futurefarm``: a directory seen and steered from a terminal."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections import Counter
+from typing import Any
+
+import click
+
+from . import DataManager, FutureFarmError, __version__
+from .executors import available
+
+__all__ = ["main"]
+
+DIRECTORY = click.Path(exists=True, file_okay=False)
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FutureFarmError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Group)
+@click.version_option(__version__)
+def main() -> None:
+    """Look at the directories that sweeps fill, and stop sweeps that run."""
+
+
+@main.command()
+@click.argument("directory", type=DIRECTORY)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(directory: str, as_json: bool) -> None:
+    """Count results and attempts: futurefarm status taskfarmexample.data"""
+    dataman = DataManager.at(directory)
+    attempts = Counter(status for _, _, status in dataman.history())
+    found = {
+        "items": dataman.itemcount(),
+        "sessions": len(dataman.session_filenames()),
+        "attempts": dict(attempts),
+        "failed": sum(1 for _ in dataman.failures()),
+    }
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    click.echo(f"{found['items']} items in {found['sessions']} sessions, {found['failed']} failed tasks")
+
+
+@main.command()
+@click.argument("directory", type=DIRECTORY)
+def stop(directory: str) -> None:
+    """Stop the sweeps in a directory after their running tasks: futurefarm stop taskfarmexample.data"""
+    DataManager.at(directory).directory.stop.touch(mode=0o600)
+    click.echo("asked all sweeps in this directory to stop after their running tasks")
+
+
+@main.command()
+@click.argument("directory", type=DIRECTORY)
+def failed(directory: str) -> None:
+    """Show the failed tasks with their tracebacks: futurefarm failed taskfarmexample.data"""
+    number = 0
+    for number, record in enumerate(DataManager.at(directory).failures(), 1):
+        click.echo(f"{record.function} task {record.number}, attempt {record.attempt}: {record.status}")
+        click.echo(record.traceback or record.error or "")
+    if number:
+        sys.exit(1)
+    click.echo("no failed tasks")
+
+
+@main.command()
+@click.argument("source", type=DIRECTORY)
+@click.argument("target", type=DIRECTORY)
+def merge(source: str, target: str) -> None:
+    """Take over what SOURCE holds into TARGET: futurefarm merge laptop.data cluster.data"""
+    taken = DataManager.at(target).merge(source)
+    for session, number in taken.items():
+        click.echo(f"{session}: {number} items and attempts")
+    click.echo(f"{len(taken)} sessions taken over")
+
+
+@main.command()
+def info() -> None:
+    """Show versions, and which executors can be used here: futurefarm info"""
+    click.echo(f"futurefarm {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    for name, missing in available().items():
+        click.echo(f"  {name}: {'ready' if missing is None else missing}")

@@ -1,0 +1,217 @@
+"""The names of everything in a DataManager's directory.
+
+::
+
+    taskfarmexample.data/
+        romain.laptop.3f9a2c...      a session
+        .farm/                       never copied by `cp A.data/* B.data/`
+            id                       tells a worker whether it sees this very directory
+            stop                     touched: every sweep in this directory stops
+            stop-SWEEP               that sweep stops
+            computers/USER.HOST      the stamp of this computer's own session
+            locks/NAME.lock          the lock of a session
+            locks/NAME.json          who holds it, and which file it is
+            workers/SWEEP/0 1 2 ...  a page per worker
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import platform
+import re
+import secrets
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+from .errors import DirectoryError, SessionNameError
+
+__all__ = ["Directory", "check_session_name", "computer_name", "new_session_name", "stop_mark"]
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_SIDE_FILES = ("-wal", "-shm", "-journal", ".blobs")
+_NETWORK = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "afs", "9p"}
+)
+
+
+class Directory:
+    """The directory at ``path``; nothing is made until `create` is called."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).absolute()
+        self.farm = self.path / ".farm"
+        self.locks = self.farm / "locks"
+        self.stop = self.farm / "stop"
+
+    def create(self) -> None:
+        """Make the directory and what belongs into it; many processes may do so at once.
+
+        Raises:
+            DirectoryError: a file is in the way, or the place cannot be written.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            for folder in (self.path, self.farm, self.locks, self.farm / "computers", self.farm / "workers"):
+                with contextlib.suppress(FileExistsError):
+                    folder.mkdir(mode=0o700)
+                if not folder.is_dir():
+                    raise DirectoryError(
+                        f"{folder} is a file, and a directory of that name is needed. "
+                        f"Move the file away or choose another name.",
+                        path=str(folder),
+                    )
+            self._once(self.farm / "id", secrets.token_hex(16))
+        except OSError as error:
+            if isinstance(error, DirectoryError):
+                raise
+            raise DirectoryError(
+                f"the directory {self.path} cannot be written ({error.strerror}). "
+                f"Choose a datapath that you may write to.",
+                path=str(self.path),
+            ) from error
+
+    def check_writable(self) -> None:
+        """Raise DirectoryError unless sessions can be made here."""
+        self.create()
+        probe = self.farm / f"probe-{secrets.token_hex(4)}"
+        try:
+            for path in (probe, self.path / f".{probe.name}"):
+                path.touch(mode=0o600, exist_ok=False)
+                path.unlink()
+        except OSError as error:
+            raise DirectoryError(
+                f"the directory {self.path} cannot be written ({error.strerror}), so results could not be "
+                f"stored. Nothing was run. Choose a datapath that you may write to.",
+                path=str(self.path),
+            ) from error
+
+    @property
+    def id(self) -> str | None:
+        """The random id of this directory, or None if it is not one (or not to be seen from here)."""
+        try:
+            return (self.farm / "id").read_text()
+        except OSError:
+            return None
+
+    @cached_property
+    def computer_session(self) -> str:
+        """The name of this computer's own session in this directory; it never changes."""
+        computer = computer_name()
+        return f"{computer}.{self._once(self.farm / 'computers' / computer, secrets.token_hex(5))}"
+
+    def session(self, name: str) -> Path:
+        """Return the path of a session.
+
+        Raises:
+            SessionNameError: no session can have this name.
+        """
+        check_session_name(name)
+        return self.path / name
+
+    def sessions(self) -> list[Path]:
+        """Return the paths of all files that may be sessions, sorted by name."""
+        try:
+            with os.scandir(self.path) as entries:
+                names = [e.name for e in entries if not e.name.startswith(".") and e.is_file()]
+        except FileNotFoundError:
+            return []
+        return [self.path / name for name in sorted(names) if not name.endswith(_SIDE_FILES)]
+
+    def lock(self, name: str) -> Path:
+        return self.locks / f"{name}.lock"
+
+    def holder(self, name: str) -> Path:
+        return self.locks / f"{name}.json"
+
+    def stop_of(self, sweep: str) -> Path:
+        return self.farm / f"stop-{sweep}"
+
+    def workers(self, sweep: str) -> Path:
+        return self.farm / "workers" / sweep
+
+    @cached_property
+    def on_network(self) -> bool:
+        """Whether the directory lies on a network file system, where SQLite's WAL must not be used."""
+        return _file_system(self.path) in _NETWORK
+
+    def _once(self, path: Path, text: str) -> str:
+        """Return the text of a file, which whoever comes first has written."""
+        if not path.exists():
+            draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+            with draft.open("x") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(draft, path)  # unlike a rename it does not replace what another process wrote
+            except FileExistsError:
+                pass
+            finally:
+                draft.unlink()
+        return path.read_text()
+
+
+def computer_name() -> str:
+    """Return ``user.computer``, in characters that a session name may have.
+
+    A container may have no name for its user; the number stands in.
+    """
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = f"user{os.getuid()}"
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{user}.{platform.node() or 'computer'}")
+    return plain.strip(".-")[:70] or "user.computer"
+
+
+def new_session_name() -> str:
+    """Return a new, unique session name ``user.computer.stamp``."""
+    return f"{computer_name()}.{secrets.token_hex(5)}"
+
+
+def check_session_name(name: str) -> None:
+    """Raise SessionNameError unless ``name`` can be a session's.
+
+    Example:
+        >>> check_session_name("../elsewhere")
+        Traceback (most recent call last):
+            ...
+        futurefarm.errors.SessionNameError: '../elsewhere' cannot be the name of a session: ...
+    """
+    if isinstance(name, str) and _NAME.fullmatch(name) and not name.endswith(_SIDE_FILES):
+        return
+    raise SessionNameError(
+        f"{name!r} cannot be the name of a session: use 1 to 100 letters, digits, '.', '_' and '-', "
+        f"beginning with a letter, a digit or '_', and none of the endings {', '.join(_SIDE_FILES)}.",
+        name=name,
+    )
+
+
+def stop_mark(path: Path) -> tuple[int, int] | None:
+    """Return what tells one touch of a stop file from the next, or None where there is no file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _file_system(path: Path) -> str:
+    found = (-1, "")
+    for mounted, kind in _mounts():
+        if path.is_relative_to(mounted):
+            found = max(found, (len(mounted.parts), kind))
+    return found[1]
+
+
+def _mounts() -> Iterator[tuple[Path, str]]:
+    try:
+        with open("/proc/self/mounts") as file:
+            for line in file:
+                _, mounted, kind, *_ = line.split()
+                yield Path(mounted.replace(r"\040", " ")), kind.removeprefix("fuse.")
+    except OSError:  # not Linux: nothing is known, and local is by far the likeliest
+        return

@@ -1,0 +1,17 @@
+"""Engines: what runs the tasks.
+
+Any `concurrent.futures.Executor` is one. ``run_tasks(..., executor=...)`` takes
+
+* a name: ``"loky"`` (the default), ``"process"``, ``"thread"``, ``"serial"``, one that was registered here, or
+  one that an installed package offers in the entry-point group ``futurefarm.executors``;
+* a factory ``factory(max_workers) -> Executor``, made again when the engine breaks and shut down at the end;
+* an executor, which is used and never shut down.
+
+An executor may have a method ``kill_workers()``, as those of Python 3.14 do; it is called to end running
+tasks at once. `futurefarm.testing.ExecutorSuite` tests whether an executor is fit.
+"""
+
+from .pool import Pool
+from .registry import Engine, available, known, override, register, resolve
+
+__all__ = ["Engine", "Pool", "available", "known", "override", "register", "resolve"]

@@ -1,0 +1,23 @@
+"""Processes of loky: robust, and able to run what notebooks and ``__main__`` define."""
+
+from __future__ import annotations
+
+from loky import ProcessPoolExecutor
+
+from ..worker import prepare_process
+
+__all__ = ["LokyExecutor", "make"]
+
+IDLE = 300
+"""Seconds after which idle workers leave; loky's own 10 are short for simulators that take 7 to import."""
+
+
+class LokyExecutor(ProcessPoolExecutor):  # type: ignore[misc]
+    """loky's executor, with the method by which Python 3.14's can end running tasks."""
+
+    def kill_workers(self) -> None:
+        self.shutdown(wait=True, kill_workers=True)
+
+
+def make(max_workers: int) -> LokyExecutor:
+    return LokyExecutor(max_workers, timeout=IDLE, initializer=prepare_process)

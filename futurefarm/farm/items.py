@@ -1,0 +1,77 @@
+"""From the elements of ``args`` to tasks, one by one and only as they are needed."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ..identity import SIZE
+from ..status import this_process
+from ..task import Outcome, Task, call_of, dumps_item
+from .plan import Plan
+
+__all__ = ["Items"]
+
+
+class Items:
+    """Makes tasks of items, as they are pulled; items that cannot be one are refused, one by one."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._finished: set[tuple[bytes, int]] = set()
+        self._replicates: dict[bytes, int] = {}
+        self._refused: list[Outcome] = []
+        self._skipped = 0
+        self.error: Exception | None = None
+
+    def skipped(self) -> int:
+        """Return how many tasks were skipped since this was last asked."""
+        skipped, self._skipped = self._skipped, 0
+        return skipped
+
+    def refused(self) -> list[Outcome]:
+        """Return the items refused since this was last asked."""
+        refused, self._refused = self._refused, []
+        return refused
+
+    def __iter__(self) -> Iterator[Task]:
+        self._remember()
+        of = self._plan.fingerprint.of
+        replicates = self._replicates
+        for number, item in enumerate(self._items()):
+            try:
+                positional, keywords = call_of(item)
+                identity = of(positional, keywords)
+                data = dumps_item(item)
+            except Exception as error:
+                self._refuse(number, item, error)
+                continue
+            replicate = replicates.get(identity, 0)
+            replicates[identity] = replicate + 1
+            if self._finished and (identity, replicate) in self._finished:
+                self._skipped += 1
+                continue
+            yield Task(number, identity, replicate, 1, data)
+
+    def _items(self) -> Iterator[Any]:
+        try:
+            yield from self._plan.args
+        except Exception as error:
+            self.error = error  # raised again when everything that was submitted has ended
+
+    def _remember(self) -> None:
+        """Read what the directory holds: what is finished, or which replicates there are."""
+        for identity, replicate, status in self._plan.dataman.history():
+            if self._plan.resume:
+                if status == "ok":
+                    self._finished.add((identity, replicate))
+            else:
+                self._replicates[identity] = max(self._replicates.get(identity, 0), replicate + 1)
+
+    def _refuse(self, number: int, item: Any, error: Exception) -> None:
+        host, pid, _ = this_process()
+        text = f"{type(error).__qualname__}: {error}"
+        task = Task(number, number.to_bytes(SIZE, "big"), 0, 1, pickle.dumps(object.__repr__(item)))
+        self._refused.append(Outcome(task, "error", None, text, None, host, pid, time.time(), 0.0))

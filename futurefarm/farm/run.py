@@ -1,0 +1,96 @@
+"""``run_tasks`` itself: what it promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor
+from typing import Any, Literal
+
+from ..dataman import DataManager
+from ..stop import StopFlag
+from .plan import make_plan
+from .summary import Summary
+from .sweep import Sweep
+
+__all__ = ["run_tasks"]
+
+
+def run_tasks(
+    dataman: DataManager,
+    fn: Callable[..., Any],
+    args: Iterable[Any],
+    executor: str | Executor | Callable[[int], Executor] = "loky",
+    *,
+    workers: int | None = None,
+    resume: bool = False,
+    retries: int = 0,
+    on_error: Literal["raise", "record", "stop"] = "raise",
+    total: int | None = None,
+    progress: Any = None,
+    stop: StopFlag | None = None,
+    initargs: tuple[Any, ...] = (),
+    initkwds: Mapping[str, Any] | None = None,
+) -> Summary:
+    """Call ``fn`` with each element of ``args`` and store each result the moment it is done.
+
+    A result is on disk, under a key of its own in ``dataman``, before the progress bar counts it; how every
+    attempt ended is in the ledger (``dataman.records()``). A task that fails does not cost another one.
+
+    Args:
+        dataman: the directory that takes the results.
+        fn: a function, lambda, partial or callable object; or a class, which is instantiated once per worker
+            as ``fn(*initargs, **initkwds)`` and then called per task. If ``__init__`` has a parameter
+            ``process_number`` it gets the number of the worker, from 0; an attribute ``taskname`` of the
+            instance is shown in the worker's bar. If the function has a parameter ``report`` it gets a
+            `futurefarm.report.Reporter`.
+        args: any iterable, an endless one too; items are pulled only as they are needed. A ``tuple`` is
+            unpacked to positional arguments, a `futurefarm.spaces.Params` to keyword arguments, anything
+            else is the single argument.
+        executor: the name of an executor, a `concurrent.futures.Executor`, or a factory of such;
+            see `futurefarm.executors`.
+        workers: tasks that run at the same time; by default as many as this process may use cores.
+        resume: skip the tasks, replicates included, whose results are stored here. By default tasks
+            are added, whatever was run before.
+        retries: times that a failed task is tried again.
+        on_error: ``"raise"`` runs all other tasks and then raises TasksFailedError, ``"stop"`` begins no
+            task after the first failure and then raises, ``"record"`` only records failures.
+        total: the number of tasks, for the bar, where ``len(args)`` does not tell.
+        progress: True, False, None (bars in a terminal or notebook, a line a minute elsewhere), a tqdm
+            class, or a dict of tqdm's options.
+        stop: a flag that, once set, lets no task begin any more. Ctrl-C, SIGTERM, and touching the file
+            ``.farm/stop`` in the directory do the same; Ctrl-C twice also ends the running tasks.
+        initargs, initkwds: what a task class is instantiated with.
+
+    Returns:
+        What was done, skipped, failed and left.
+
+    Raises:
+        UsageError: an argument cannot work; nothing was run and nothing written.
+        DirectoryError, SessionError: the directory cannot be used; nothing was run.
+        TasksFailedError: tasks failed; all other results are stored.
+        BrokenExecutorError: the engine died and cannot be replaced; what had finished is stored.
+        KeyboardInterrupt: Ctrl-C was pressed twice; what had finished is stored.
+
+    Example:
+        >>> from futurefarm import DataManager, run_tasks
+        >>> dataman = DataManager("powers")
+        >>> print(run_tasks(dataman, pow, [(2, 3), (2, 10)], executor="thread").done)
+        2
+        >>> sorted(dataman.values())
+        [8, 1024]
+    """
+    plan = make_plan(
+        dataman,
+        fn,
+        args,
+        executor,
+        workers=workers,
+        resume=resume,
+        retries=retries,
+        on_error=on_error,
+        total=total,
+        progress=progress,
+        stop=stop,
+        bound=(initargs, initkwds),
+    )
+    return Sweep(plan).run()

@@ -1,0 +1,202 @@
+"""The one loop: submit, collect, count, until nothing is left or somebody says stop."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from contextlib import suppress
+
+from ..errors import BrokenExecutorError
+from ..executors import Pool
+from ..progress import Progress
+from ..scheduler import Ended, Scheduler
+from ..session import seal
+from ..status import Worker, clear, read
+from ..stop import Listener, signals_held
+from ..store import Header
+from ..task import Chunk, Outcome, Receipt
+from ..worker import commit, interrupt_running, leave
+from .items import Items
+from .plan import Plan
+from .rescue import Rescue
+from .summary import Summary, failure_of
+
+__all__ = ["Sweep"]
+
+TICK = 0.1
+"""Seconds after which the loop looks around, if nothing happens."""
+
+SEAL_WAIT = 3.0
+"""Seconds for which the end of a sweep waits until workers that stay have sealed their sessions."""
+
+
+class Sweep:
+    """One ``run_tasks`` call while it runs."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.name = plan.job.sweep
+        self.directory = plan.dataman.directory
+        self.pages = self.directory.workers(self.name)
+        self.payload = pickle.dumps(tuple(plan.job))
+        self.items = Items(plan)
+        self.scheduler = Scheduler(
+            iter(self.items),
+            workers=plan.workers,
+            total=plan.total,
+            retries=plan.retries,
+            stop_on_failure=plan.on_error == "stop",
+        )
+        self.pool = Pool(plan.engine, plan.workers)
+        self.rescue = Rescue(self)
+        self.stop = Listener(
+            plan.flag, self.directory, self.name, plan.job.stop_seen, end_now=interrupt_running
+        )
+        self.progress = Progress(plan.progress, name=plan.name, total=plan.total, workers=self.workers)
+        self.rows: dict[str, int] = {}
+        """The last ledger row of each session of which a receipt told."""
+
+    def run(self) -> Summary:
+        begun = time.monotonic()
+        self.pages.mkdir(mode=0o700, parents=True)
+        with self.stop, self.progress:
+            try:
+                self._loop()
+            finally:
+                self._close()
+            summary = self._summary(time.monotonic() - begun)
+            if summary.stopped:
+                self.progress.say(str(summary))
+        return self._conclude(summary)
+
+    def workers(self) -> list[Worker]:
+        """Return the status pages of the sweep's workers."""
+        return read(self.pages)
+
+    # -- the loop
+
+    def _loop(self) -> None:
+        while not self.scheduler.finished:
+            if self.stop.is_set():
+                self.scheduler.stop()
+            if self.stop.flag.now:
+                return
+            self._submit()
+            self._book_refused()
+            if self.scheduler.running:
+                self._collect()
+
+    def _submit(self) -> None:
+        """Submit as much as the window takes; the flag is looked at before each chunk."""
+        while not self.stop.is_set():
+            try:
+                with self.stop.waiting_for_user():
+                    chunk = self.scheduler.next_chunk()
+            except KeyboardInterrupt:
+                return  # the flag is set
+            if chunk is None:
+                return
+            if self.stop.is_set():  # pulling may take long, and the items themselves may set the flag
+                self.scheduler.refused(chunk)
+                return
+            try:
+                with signals_held():
+                    ticket = self.pool.submit(Chunk.dumps(self.payload, chunk))
+            except BrokenExecutorError as error:
+                self.scheduler.refused(chunk)
+                self.rescue.remake(error)
+                return
+            self.scheduler.submitted(ticket, chunk)
+
+    def _collect(self) -> None:
+        event = self.pool.next_event(TICK)
+        if event is None:
+            self.rescue.look_for_silent_death()
+        elif event.receipt is not None:
+            self.take(event.ticket, event.receipt)
+        elif event.error is not None:
+            self.rescue.engine_failed(event.ticket, event.error)
+
+    def take(self, ticket: int, data: bytes) -> None:
+        """Take a receipt: what it tells of is on disk, so it counts."""
+        receipt = Receipt.loads(data)
+        if receipt.outcomes:  # of a worker that does not see the directory
+            self.commit(receipt.outcomes)
+        if receipt.session is not None:
+            self.acknowledge(receipt.session, receipt.row)
+        self.count(self.scheduler.ended(ticket, receipt))
+        if receipt.ended:
+            self.rescue.forget_breakdowns()
+
+    def commit(self, outcomes: tuple[Outcome, ...] | list[Outcome]) -> None:
+        """Commit outcomes through the session of this process."""
+        self.acknowledge(*commit(self.payload, outcomes))
+
+    def acknowledge(self, session: str, row: int) -> None:
+        """Note that the ledger of a session was counted up to a row."""
+        self.rows[session] = max(row, self.rows.get(session, 0))
+
+    def count(self, ended: Ended) -> None:
+        """Count tasks that are on disk, and those that were there before."""
+        skipped = self.items.skipped()
+        if skipped:
+            self.progress.skip(skipped)
+        self.progress.count(ended.done, ended.failed)
+
+    def _book_refused(self) -> None:
+        """Book the items that cannot be made a task; they fail like any other."""
+        refused = self.items.refused()
+        if refused:
+            self.commit(refused)
+            if self.plan.on_error == "stop":
+                self.scheduler.stop()
+        self.count(Ended(0, len(refused)))
+
+    # -- the end
+
+    def _close(self) -> None:
+        """Leave nothing behind: no worker, no page, no lock, no session unsealed that can be sealed."""
+        now = self.stop.flag.now
+        if now:
+            self.rescue.end_workers()
+        self.stop.tell_workers()  # they seal their sessions
+        self.pool.close(kill=now)
+        leave(self.name)
+        if now:
+            self.rescue.count_unacknowledged()
+        self._seal_sessions()
+        clear(self.pages)
+        with suppress(OSError):
+            self.pages.rmdir()
+        self.stop.forget()
+
+    def _seal_sessions(self) -> None:
+        """Seal what workers that are gone left open; those that stay seal theirs themselves."""
+        deadline = time.monotonic() + SEAL_WAIT
+        waiting = set(self.rows)
+        while waiting and time.monotonic() < deadline:
+            waiting = {name for name in waiting if self._is_open(name) and not seal(self.directory, name)}
+            if waiting:
+                time.sleep(0.02)
+
+    def _is_open(self, name: str) -> bool:
+        return Header.read(self.directory.session(name)).writing
+
+    def _summary(self, seconds: float) -> Summary:
+        done, skipped, failed = self.progress.done, self.progress.skipped, self.progress.failed
+        left = None if self.plan.total is None else max(0, self.plan.total - done - skipped - failed)
+        stopped = self.stop.flag.reason
+        if stopped is None and failed and self.plan.on_error == "stop":
+            stopped = "a failed task"
+        if left == 0:  # the stop came too late to matter
+            stopped = None
+        return Summary(done, skipped, failed, left, stopped, seconds, self.name)
+
+    def _conclude(self, summary: Summary) -> Summary:
+        if self.stop.flag.now:
+            raise KeyboardInterrupt(str(summary))
+        if self.items.error is not None:
+            raise self.items.error
+        if summary.failed and self.plan.on_error != "record":
+            raise failure_of(self.plan.dataman, summary)
+        return summary

@@ -1,0 +1,78 @@
+"""A row of the ledger, as a user sees it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import dataclass
+from typing import Any
+
+from .store import Attempt
+
+__all__ = ["Record"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One attempt at one task: what was called, where, when, and how it ended.
+
+    Attributes:
+        sweep: the id of the ``run_tasks`` call.
+        function: ``module:name`` of the function.
+        number: the place of the task in ``args``, from 0.
+        identity: the fingerprint of function and arguments, 16 bytes.
+        replicate: the task's number among those of the same identity, from 0.
+        attempt: the number of the try, from 1.
+        status: ``ok``, ``error``, ``timeout``, ``crashed`` or ``stopped``.
+        key: of the result in the DataManager; None unless the status is ``ok``.
+        error: type and text of the exception, or None.
+        traceback: the traceback in the worker, or None.
+        host, pid: where it ran.
+        started: seconds since 1970.
+        seconds: how long the function ran.
+        session: the name of the session that holds this record.
+        item: the pickled arguments; ``args`` is the object.
+    """
+
+    sweep: str
+    function: str
+    number: int
+    identity: bytes
+    replicate: int
+    attempt: int
+    status: str
+    key: str | None
+    error: str | None
+    traceback: str | None
+    host: str
+    pid: int
+    started: float
+    seconds: float
+    session: str
+    item: bytes
+
+    @classmethod
+    def of(cls, session: str, row: Attempt) -> Record:
+        return cls(
+            sweep=row.sweep,
+            function=json.loads(row.record).get("function", ""),
+            number=row.number,
+            identity=row.identity,
+            replicate=row.replicate,
+            attempt=row.attempt,
+            status=row.status,
+            key=row.key.decode() if row.key is not None else None,
+            error=row.error,
+            traceback=row.traceback,
+            host=row.host,
+            pid=row.pid,
+            started=row.started,
+            seconds=row.seconds,
+            session=session,
+            item=row.item,
+        )
+
+    @property
+    def args(self) -> Any:
+        """The element of ``args`` that the task was made from; unpickled at each access."""
+        return pickle.loads(self.item)

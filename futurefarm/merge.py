@@ -1,0 +1,67 @@
+"""Merging two directories, with more care than ``cp`` takes."""
+
+from __future__ import annotations
+
+import secrets
+import warnings
+from pathlib import Path
+
+from .directory import Directory
+from .errors import SessionError
+from .session import Session, home_of
+from .store import adopt, copy
+
+__all__ = ["MergeConflictWarning", "merge"]
+
+
+class MergeConflictWarning(UserWarning):
+    """Two directories hold different values under one key of one session; the target keeps its own."""
+
+
+def merge(source: Directory, target: Directory) -> dict[str, int]:
+    """Take over into ``target`` what ``source`` holds; return how much, by session.
+
+    A session that ``target`` lacks is copied whole and appears under its name when it is complete. Of one that
+    it has (the same session, copied earlier) the missing rows are added.
+    """
+    if source.id is not None and source.id == target.id and source.path.samefile(target.path):
+        return {}
+    taken: dict[str, int] = {}
+    problems: list[SessionError] = []
+    for path in source.sessions():
+        try:
+            number = _merge_session(path, home_of(source, path.name), target)
+        except SessionError as error:
+            problems.append(error)
+        else:
+            if number:
+                taken[path.name] = number
+    if problems:
+        raise problems[0]
+    return taken
+
+
+def _merge_session(path: Path, home: int | None, target: Directory) -> int:
+    if not (target.path / path.name).exists():
+        draft = target.farm / f"merge-{secrets.token_hex(5)}"
+        try:
+            number = copy(path, draft, home=home)
+            if number is None:
+                return 0
+            draft.rename(target.session(path.name))
+        finally:
+            draft.unlink(missing_ok=True)
+        return number
+    session = Session(target, path.name)
+    try:
+        number, conflicts = adopt(path, session.store, home=home)
+    finally:
+        session.close()
+    if conflicts:
+        warnings.warn(
+            f"{path} and {target.path / path.name} hold different values for {', '.join(conflicts[:5])}"
+            f"{' and more' if len(conflicts) > 5 else ''}; those in {target.path} were kept.",
+            MergeConflictWarning,
+            stacklevel=4,
+        )
+    return number

@@ -1,0 +1,217 @@
+"""The bars: one for the sweep, which counts what is on disk, and one for each worker that reports."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, TextIO
+
+from .errors import UsageTypeError
+from .status import Worker
+
+__all__ = ["Progress", "check_progress"]
+
+TICK = 0.2
+"""Seconds between two drawings of the workers' bars."""
+
+LINE_EVERY = 60.0
+"""Seconds between two lines, where there is no terminal."""
+
+_WORKER_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {postfix}"
+
+
+def check_progress(progress: Any) -> None:
+    """Raise UsageTypeError unless ``progress`` is something that `Progress` understands."""
+    if progress is None or isinstance(progress, bool | Mapping) or isinstance(progress, type):
+        return
+    raise UsageTypeError(
+        f"progress must be True, False, None, a tqdm class, or a dict of tqdm's options, not {progress!r}."
+    )
+
+
+class Progress:
+    """Shows a sweep while the block runs.
+
+    Args:
+        progress: True draws bars; False draws nothing; None draws bars in a terminal or a notebook, and
+            elsewhere writes a line a minute; a tqdm class draws with that class; a dict holds tqdm's options.
+        name: of the function.
+        total: the number of tasks, if it is known.
+        workers: returns the status pages.
+        stream: where lines go; standard error by default.
+        clock: seconds that increase.
+    """
+
+    def __init__(
+        self,
+        progress: Any,
+        *,
+        name: str,
+        total: int | None,
+        workers: Callable[[], list[Worker]],
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name = name
+        self._total = total
+        self._workers = workers
+        self._stream = stream or sys.stderr
+        self._clock = clock
+        self._begun = clock()
+        self._lined = self._begun
+        self._lock = threading.RLock()
+        self._over = threading.Event()
+        self._ticker: threading.Thread | None = None
+        self.done = self.failed = self.skipped = 0
+        self._options: dict[str, Any] = dict(progress) if isinstance(progress, Mapping) else {}
+        self._tqdm: Any = None
+        self._lines = False
+        self._bar: Any = None
+        self._bars: dict[int, Any] = {}
+        self._choose(progress)
+
+    def _choose(self, progress: Any) -> None:
+        if progress is False:
+            return
+        if isinstance(progress, type):
+            self._tqdm = progress
+        elif _in_notebook():
+            from tqdm.auto import tqdm
+
+            self._tqdm = tqdm
+        elif progress is None and not _is_terminal(self._stream):
+            self._lines = True
+        else:
+            from tqdm import tqdm as plain
+
+            self._tqdm = plain
+
+    def __enter__(self) -> Progress:
+        if self._tqdm is not None:
+            options = {"desc": self._name, "unit": "task", "total": self._total, **self._options}
+            self._bar = self._tqdm(**options)
+        if self._bar is not None or self._lines:
+            self._ticker = threading.Thread(target=self._tick, name="futurefarm-progress", daemon=True)
+            self._ticker.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._over.set()
+        if self._ticker is not None:
+            self._ticker.join()
+        with self._lock:
+            for bar in self._bars.values():
+                self._draw(bar.close)
+            if self._bar is not None:
+                self._draw(self._bar.close)
+
+    def skip(self, number: int) -> None:
+        """Count tasks that were done before this sweep: they are part of it, but not of its speed."""
+        with self._lock:
+            self.skipped += number
+            if self._bar is not None:
+                self._bar.initial += number
+                self._bar.n += number
+
+    def count(self, done: int, failed: int) -> None:
+        """Count tasks that have ended and are on disk."""
+        with self._lock:
+            self.done += done
+            self.failed += failed
+            if self._bar is None:
+                return
+            if failed:
+                self._draw(lambda: self._bar.set_postfix(failed=self.failed, refresh=False))
+            self._draw(lambda: self._bar.update(done + failed))
+
+    def say(self, text: str) -> None:
+        """Write a line of text, above the bars."""
+        with self._lock:
+            if self._bar is not None:
+                self._draw(lambda: self._tqdm.write(text, file=self._stream))
+            elif self._lines:
+                self._write(text)
+
+    def _tick(self) -> None:
+        while not self._over.wait(TICK):
+            with self._lock:
+                if self._lines:
+                    self._line_if_due()
+                elif self._bar is not None:
+                    self._draw(self._draw_workers)
+
+    def _draw_workers(self) -> None:
+        for worker in self._workers():
+            bar = self._bars.get(worker.number)
+            if bar is None:
+                if worker.fraction is None:
+                    continue
+                bar = self._bars[worker.number] = self._tqdm(
+                    total=100, position=worker.number + 1, leave=False, bar_format=_WORKER_FORMAT
+                )
+            bar.set_description_str(f"worker {worker.number}", refresh=False)
+            bar.n = round(100 * (worker.fraction or 0.0))
+            bar.set_postfix_str(
+                "" if worker.task is None else f"task {worker.task} {worker.text}", refresh=False
+            )
+            bar.refresh()
+        self._bar.refresh()
+
+    def _line_if_due(self) -> None:
+        now = self._clock()
+        if now - self._lined < LINE_EVERY:
+            return
+        self._lined = now
+        self._write(self.line(now - self._begun))
+
+    def line(self, seconds: float) -> str:
+        """Return the sweep's state after ``seconds`` as one line of text."""
+        ended = self.done + self.failed
+        of = "" if self._total is None else f" of {self._total}"
+        text = f"{self._name}: {ended + self.skipped}{of} tasks done"
+        if self.failed:
+            text += f", {self.failed} of them failed"
+        if ended and seconds > 0:
+            text += f", {ended / seconds:.3g} a second"
+            if self._total is not None:
+                left = (self._total - self.skipped - ended) * seconds / ended
+                text += f", about {_duration(left)} left"
+        return text
+
+    def _write(self, text: str) -> None:
+        try:
+            print(text, file=self._stream, flush=True)
+        except (OSError, ValueError):  # the reader of a pipe is gone, or the stream is closed
+            self._lines = False
+
+    def _draw(self, draw: Callable[[], Any]) -> None:
+        """Draw, or give up drawing: a terminal that is gone must not end the sweep."""
+        try:
+            draw()
+        except (OSError, ValueError):
+            self._bar = None
+            self._bars = {}
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except (AttributeError, ValueError):
+        return False
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and hasattr(shell, "kernel")

@@ -1,0 +1,82 @@
+"""Named parameter spaces, lazy: each point is a `Params`, which a task gets as keyword arguments."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from typing import Any
+
+from .errors import UsageError
+
+__all__ = ["Params", "Space", "cases", "grid", "zipped"]
+
+
+class Params(dict[str, Any]):
+    """Keyword arguments of one task.
+
+    Example:
+        >>> Params(k=1, tau=5.0)
+        Params(k=1, tau=5.0)
+    """
+
+    def __futurefarm_keywords__(self) -> dict[str, Any]:
+        return dict(self)
+
+    def __repr__(self) -> str:
+        return f"Params({', '.join(f'{name}={value!r}' for name, value in self.items())})"
+
+
+class Space(Iterable[Params]):
+    """Points of a parameter space; iterable again and again, with a length."""
+
+    def __init__(self, points: Any, length: int) -> None:
+        self._points = points
+        self._length = length
+
+    def __iter__(self) -> Iterator[Params]:
+        return iter(self._points())
+
+    def __len__(self) -> int:
+        return self._length
+
+
+def grid(**axes: Iterable[Any]) -> Space:
+    """Return every combination of the axes' values, the last axis fastest.
+
+    Example:
+        >>> list(grid(k=[1, 2], tau=[5]))
+        [Params(k=1, tau=5), Params(k=2, tau=5)]
+    """
+    values = [list(axis) for axis in axes.values()]
+    length = 1
+    for axis in values:
+        length *= len(axis)
+    return Space(lambda: (Params(zip(axes, point)) for point in itertools.product(*values)), length)
+
+
+def zipped(**axes: Iterable[Any]) -> Space:
+    """Return the first values of all axes, then the second ones, and so on; the axes are equally long.
+
+    Example:
+        >>> list(zipped(k=[1, 2], tau=[5, 6]))
+        [Params(k=1, tau=5), Params(k=2, tau=6)]
+    """
+    values = [list(axis) for axis in axes.values()]
+    lengths = {name: len(axis) for name, axis in zip(axes, values)}
+    if len(set(lengths.values())) > 1:
+        raise UsageError(f"the axes of zipped() must be equally long, but their lengths are {lengths}.")
+    return Space(
+        lambda: (Params(zip(axes, point)) for point in zip(*values)), max(lengths.values(), default=0)
+    )
+
+
+def cases(points: Iterable[Mapping[str, Any]]) -> Iterable[Params]:
+    """Return points given one by one, as mappings of names to values.
+
+    Example:
+        >>> list(cases([{"k": 1}, {"k": 7}]))
+        [Params(k=1), Params(k=7)]
+    """
+    if isinstance(points, Sized):
+        return Space(lambda: (Params(point) for point in points), len(points))
+    return (Params(point) for point in points)

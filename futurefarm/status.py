@@ -1,0 +1,177 @@
+"""A worker's status page: what it runs, since when, and how far.
+
+A page is a small file of fixed size, mapped into memory and rewritten in place, so that noting the start of
+a task costs well under a microsecond and a page outlives the worker that it describes: after a kill it still
+says which task was running. Pages also number the workers of a sweep: a worker takes the lowest free number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import platform
+import struct
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["Page", "Worker", "clear", "process_start", "read", "this_process"]
+
+IDLE = -1
+
+# number of the task, its start, fraction done (negative: never reported), process id, start of the
+# process, leashed to its parent, length of host and of text
+_LAYOUT = struct.Struct("<qddqqBHH")
+_HEAD = 64
+_HOST = 128
+_SIZE = 512
+_NUMBER = struct.Struct("<qdd")
+_FRACTION = struct.Struct("<d")
+_TEXT = struct.Struct("<H")
+_TEXT_AT = _LAYOUT.size - _TEXT.size
+
+
+class Worker(NamedTuple):
+    """What a page says: ``task`` is None between tasks, ``since`` seconds since 1970, ``fraction`` 0 to 1."""
+
+    number: int
+    task: int | None
+    since: float
+    fraction: float | None
+    text: str
+    host: str
+    pid: int
+    started: int
+    leashed: bool
+
+    @property
+    def local(self) -> bool:
+        return self.host == platform.node()
+
+    @property
+    def alive(self) -> bool:
+        """False only when the worker certainly is gone: it ran on this host and its process ended."""
+        return not self.local or process_start(self.pid) == self.started
+
+
+class Page:
+    """The page of the calling worker.
+
+    Args:
+        folder: where the pages of a sweep lie; it has to exist.
+        leashed: the process ends with its parent, so the parent may end it.
+    """
+
+    def __init__(self, folder: Path, *, leashed: bool) -> None:
+        host, pid, started = this_process()
+        name = host.encode()[:_HOST]
+        head = _LAYOUT.pack(IDLE, 0.0, -1.0, pid, started, leashed, len(name), 0)
+        blank = (head.ljust(_HEAD, b"\0") + name).ljust(_SIZE, b"\0")
+        self.number, self._path = _claim(folder, blank)
+        with self._path.open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), _SIZE)
+
+    def begin(self, task: int, text: str, at: float) -> None:
+        """Note that a task starts, ``at`` seconds since 1970."""
+        self.say(text)
+        _NUMBER.pack_into(self._map, 0, task, at, -1.0)
+
+    def done(self, fraction: float) -> None:
+        """Note how far the running task is, from 0 to 1."""
+        _FRACTION.pack_into(self._map, 16, fraction)
+
+    def say(self, text: str) -> None:
+        """Note a text beside the bar; about 300 bytes of it are kept."""
+        data = text.encode("utf-8", "replace")[: _SIZE - _HEAD - _HOST]
+        at = _HEAD + _HOST
+        self._map[at : at + len(data)] = data
+        _TEXT.pack_into(self._map, _TEXT_AT, len(data))
+
+    def end(self) -> None:
+        """Note that no task runs."""
+        _NUMBER.pack_into(self._map, 0, IDLE, time.time(), -1.0)
+
+    def remove(self) -> None:
+        self._map.close()
+        self._path.unlink(missing_ok=True)
+
+
+def _claim(folder: Path, blank: bytes) -> tuple[int, Path]:
+    number = 0
+    while True:
+        path = folder / str(number)
+        try:
+            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        except FileExistsError:
+            number += 1
+            continue
+        with os.fdopen(fd, "wb") as file:
+            file.write(blank)
+        return number, path
+
+
+def read(folder: Path) -> list[Worker]:
+    """Read all pages of a folder, in the order of their numbers; pages half made or half gone are left out."""
+    pages = []
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(folder):
+            with contextlib.suppress(OSError, ValueError, struct.error):
+                pages.append(_read(folder / name))
+    return sorted(pages)
+
+
+def _read(path: Path) -> Worker:
+    data = path.read_bytes()
+    if len(data) != _SIZE:
+        raise ValueError(path)
+    task, since, fraction, pid, started, leashed, host_length, length = _LAYOUT.unpack_from(data)
+    at = _HEAD + _HOST
+    return Worker(
+        int(path.name),
+        None if task == IDLE else task,
+        since,
+        None if fraction < 0 else fraction,
+        data[at : at + length].decode("utf-8", "replace"),
+        data[_HEAD : _HEAD + host_length].decode("utf-8", "replace"),
+        pid,
+        started,
+        bool(leashed),
+    )
+
+
+def clear(folder: Path) -> None:
+    """Remove all pages of a folder, after the workers that wrote them are gone."""
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(folder):
+            (folder / name).unlink(missing_ok=True)
+
+
+def this_process() -> tuple[str, int, int]:
+    """Return host, process id and start of the calling process: together they are unique."""
+    pid = os.getpid()
+    return platform.node(), pid, process_start(pid) or 0
+
+
+def process_start(pid: int) -> int | None:
+    """Return when a process of this host started (a number to compare), or None when it has ended.
+
+    Where ``/proc`` is missing, 0 stands for "it is there": process ids may then be mistaken after reuse.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except FileNotFoundError:
+        if os.path.exists("/proc/self/stat"):
+            return None
+    except ProcessLookupError:
+        return None
+    else:
+        return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        return 0
+    return 0

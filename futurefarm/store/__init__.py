@@ -1,0 +1,35 @@
+"""A session file: bytes to bytes on SQLite, with the ledger of attempts beside them.
+
+The table ``Dict`` is that of CPython 3.13's `dbm.sqlite3`, so ``shelve.open(path)`` of any Python from 3.13
+on reads a session. One column more, ``crc``, guards each value: SQLite itself returned silently wrong data
+after 200 of 300 flipped bits. Rows that another program wrote have none there and are not checked.
+
+*While a process writes* the file is in WAL mode and never checkpointed, so the main file stands still and a
+copy of it and of its log is a consistent prefix. *At rest* it is sealed: one plain file. A copy taken at the
+wrong moment must be noticed, never be silently short, hence two marks in the header (``user_version``):
+
+* ``writing`` is set in the main file before the log begins and cleared after the log is gone. A file that has
+  the mark but no log is an incomplete copy, unless it is the very file that was written here: SQLite itself
+  may have folded the log in, when the last process that had the file open ended.
+* ``generation`` counts the logs that a file has had, and the first entry of each log repeats it: a log
+  beside a file of another generation belongs to an older or newer copy.
+"""
+
+from .copy import adopt, copy
+from .format import FORMAT, Header, checksum, create, log_size
+from .reader import Attempt, Reader, open_reader
+from .store import Store
+
+__all__ = [
+    "FORMAT",
+    "Attempt",
+    "Header",
+    "Reader",
+    "Store",
+    "adopt",
+    "checksum",
+    "copy",
+    "create",
+    "log_size",
+    "open_reader",
+]

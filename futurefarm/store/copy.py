@@ -1,0 +1,83 @@
+"""Taking over what another session file holds."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+from .format import Header, attempt_checksum, named_errors
+from .reader import open_reader
+from .store import Store
+
+__all__ = ["adopt", "copy"]
+
+_ADD = "INSERT OR IGNORE INTO Dict (key, value, crc) VALUES (?, ?, ?)"
+
+
+def copy(source: Path, target: Path, *, home: int | None = None) -> int | None:
+    """Copy a session, also one that is being written, to a new, sealed file, on disk on return.
+
+    Returns:
+        The number of items and attempts in it, or None if ``source`` is no session.
+    """
+    with open_reader(source, home=home) as reader:
+        if reader is None:
+            return None
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        connection = sqlite3.connect(target, isolation_level=None)
+        try:
+            with named_errors(source):
+                reader.backup(connection)
+                connection.execute("PRAGMA journal_mode = DELETE")
+                version = Header.read(target)
+                connection.execute("PRAGMA synchronous = EXTRA")
+                connection.execute(f"PRAGMA user_version = {version.version | version.generation << 9}")
+                (attempts,) = connection.execute("SELECT COUNT(*) FROM Attempt").fetchone()
+                (items,) = connection.execute("SELECT COUNT(*) FROM Dict").fetchone()
+        finally:
+            connection.close()
+    fd = os.open(target, os.O_RDWR)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    return int(attempts) + int(items)
+
+
+def adopt(source: Path, store: Store, *, home: int | None = None) -> tuple[int, list[str]]:
+    """Take over the items and attempts of ``source`` that ``store`` does not have.
+
+    Returns:
+        How many there were, and the keys under which the two hold different values; ``store`` keeps its own.
+    """
+    taken = 0
+    conflicts: list[str] = []
+    with open_reader(source, home=home) as reader:
+        if reader is None:
+            return 0, []
+        connection = store.connection
+        with store.transaction():
+            after: int | None = 0
+            while after is not None:
+                rows, after = reader.items(after)
+                for _, key, value, crc in rows:
+                    if connection.execute(_ADD, (key, value, crc)).rowcount:
+                        taken += 1
+                    elif store[key] != value:
+                        conflicts.append(key.decode("utf-8", "replace"))
+            store.recount()
+            known = set(connection.execute(_KNOWN))
+            after = 0
+            while after is not None:
+                attempts, after = reader.attempts(after)
+                new = [a for a in attempts if (a.sweep, a.number, a.attempt, a.started) not in known]
+                for a in new:
+                    sweep = store.sweep(a.sweep, a.record)
+                    crc = attempt_checksum(a.identity, a.item, a.error)
+                    store.add_attempts([(sweep, *a[3:], crc)])
+                taken += len(new)
+    return taken, conflicts
+
+
+_KNOWN = "SELECT s.name, a.number, a.attempt, a.started FROM Attempt a JOIN Sweep s ON s.id = a.sweep"

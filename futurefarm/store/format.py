@@ -1,0 +1,185 @@
+"""The format of a session file: its schema, its header, its checksums, and what makes it unreadable."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import DamagedSessionError, IncompleteCopyError, NewerSessionError, SessionError
+
+FORMAT = 1
+_MAGIC = b"SQLite format 3\0"
+_APPLICATION = 0x46464152  # "FFAR"
+
+_SCHEMA = f"""
+PRAGMA application_id = {_APPLICATION};
+CREATE TABLE Dict (key BLOB UNIQUE NOT NULL, value BLOB NOT NULL, crc INTEGER);
+CREATE INDEX Unchecked ON Dict (key) WHERE crc IS NULL;
+CREATE TABLE Meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE Sweep (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, record TEXT NOT NULL);
+CREATE TABLE Attempt (
+    id INTEGER PRIMARY KEY, sweep INTEGER NOT NULL, number INTEGER NOT NULL, identity BLOB NOT NULL,
+    replicate INTEGER NOT NULL, attempt INTEGER NOT NULL, status TEXT NOT NULL, key BLOB, item BLOB NOT NULL,
+    error TEXT, traceback TEXT, host TEXT NOT NULL, pid INTEGER NOT NULL, started REAL NOT NULL,
+    seconds REAL NOT NULL, crc INTEGER NOT NULL
+);
+CREATE TRIGGER Removed AFTER DELETE ON Dict WHEN OLD.crc IS NOT NULL
+    BEGIN UPDATE Meta SET value = value - 1 WHERE name = 'count'; END;
+INSERT INTO Meta VALUES ('count', 0), ('generation', 0);
+"""
+
+GET = "SELECT value, crc FROM Dict WHERE key = ?"
+HAS = "SELECT 1 FROM Dict WHERE key = ?"
+
+STEP_ROWS = 1000
+STEP_BYTES = 4 << 20
+
+
+class Header(NamedTuple):
+    """What the first bytes of a session file say, read without SQLite."""
+
+    ours: bool
+    version: int
+    writing: bool
+    generation: int
+    wal: bool
+
+    @classmethod
+    def read(cls, path: Path) -> Header:
+        with open(path, "rb") as file:
+            data = file.read(100)
+        ours = data.startswith(_MAGIC) and data[68:72] == _APPLICATION.to_bytes(4, "big")
+        user = int.from_bytes(data[60:64], "big")
+        return cls(ours, user & 0xFF, bool(user & 0x100), user >> 9, data[18:19] == b"\2")
+
+
+def create(path: Path) -> None:
+    """Make an empty, sealed session file at ``path``, which must not exist; it is on disk on return."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o600))
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        # Nobody knows the file yet: it may be written carelessly and then synced as a whole.
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
+    finally:
+        connection.close()
+    fd = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def checksum(key: bytes, value: bytes) -> int:
+    return zlib.crc32(value, zlib.crc32(key))
+
+
+def attempt_checksum(identity: bytes, item: bytes, error: str | None) -> int:
+    return zlib.crc32((error or "").encode("utf-8", "replace"), zlib.crc32(item, zlib.crc32(identity)))
+
+
+def log_size(path: Path) -> int:
+    """Return the bytes in a session's log; 0 where there is none."""
+    try:
+        return os.stat(f"{path}-wal").st_size
+    except FileNotFoundError:
+        return 0
+
+
+def checked(path: Path, home: int | None, header: Header | None = None) -> Header:
+    header = header or Header.read(path)
+    if not header.ours:
+        raise SessionError(
+            f"{path} is not a session of futurefarm. Move it out of the directory or choose another name.",
+            path=str(path),
+        )
+    if header.version > FORMAT:
+        raise NewerSessionError(
+            f"the session {path.name} was written by a later version of futurefarm (format {header.version}, "
+            f"known here: {FORMAT}). Update with: pip install -U futurefarm",
+            path=str(path),
+            version=header.version,
+        )
+    if header.writing and not log_size(path) and not at_home(path, home):
+        raise incomplete(path)
+    return header
+
+
+def at_home(path: Path, home: int | None) -> bool:
+    return home is not None and os.stat(path).st_ino == home
+
+
+def incomplete(path: Path) -> IncompleteCopyError:
+    return IncompleteCopyError(
+        f"the session {path.name} is an incomplete copy: it was copied while it was being written, and its "
+        f"log {path.name}-wal is missing or of another moment. Copy it again from where it came.",
+        path=str(path),
+    )
+
+
+def damaged(path: Path, error: sqlite3.Error) -> SessionError:
+    if isinstance(error, sqlite3.OperationalError):  # full, locked, no permission, input or output failed
+        return SessionError(f"the session {path} cannot be used: {error}.", path=str(path))
+    return DamagedSessionError(
+        f"the session {path.name} is damaged ({error}). Other sessions are not affected; restore "
+        f"{path} from a copy.",
+        path=str(path),
+    )
+
+
+def verified(path: Path, key: bytes, value: bytes, crc: int | None) -> bytes:
+    if crc is not None and crc != checksum(key, value):
+        text = key.decode("utf-8", "replace")
+        raise DamagedSessionError(
+            f"the session {path.name} is damaged: the value of {text!r} is not what was written. Other "
+            f"values are not affected; restore {path} from a copy.",
+            path=str(path),
+            key=text,
+        )
+    return value
+
+
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of SQLite into ours, which name the session."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise damaged(path, error) from error
+
+
+_COUNT = "SELECT value FROM Meta WHERE name = 'count'"
+_UNCHECKED = "SELECT 1 FROM Dict WHERE crc IS NULL LIMIT 1"
+
+
+def count(connection: sqlite3.Connection) -> int:
+    if connection.execute(_UNCHECKED).fetchone() is not None:  # another program has written here
+        return int(connection.execute("SELECT COUNT(*) FROM Dict").fetchone()[0])
+    return int(connection.execute(_COUNT).fetchone()[0])
+
+
+def step(
+    connection: sqlite3.Connection, query: str, after: int, *values: Any
+) -> tuple[list[tuple[Any, ...]], int | None]:
+    """Return the next rows of a query, bounded in number and bytes, and where to go on, or None at the end.
+
+    The query takes the row to start behind, and then ``values``; its first column is the row.
+    """
+    rows: list[tuple[Any, ...]] = []
+    size = 0
+    cursor = connection.execute(query, (after, *values))
+    try:
+        for row in cursor:
+            rows.append(row)
+            size += sum(len(field) for field in row if type(field) is bytes)
+            if len(rows) == STEP_ROWS or size > STEP_BYTES:
+                return rows, int(row[0])
+    finally:
+        cursor.close()
+    return rows, None

@@ -1,0 +1,278 @@
+"""Writing a session."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import SessionClosedError
+from .format import (
+    FORMAT,
+    GET,
+    HAS,
+    Header,
+    attempt_checksum,
+    checked,
+    checksum,
+    count,
+    damaged,
+    log_size,
+    step,
+    verified,
+)
+
+__all__ = ["Store"]
+
+_ADD = "INSERT INTO Dict (key, value, crc) VALUES (?, ?, ?)"
+_PUT = (
+    "INSERT INTO Dict (key, value, crc) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE SET value=?2, crc=?3"
+)
+_COUNT_MORE = "UPDATE Meta SET value = value + ? WHERE name = 'count'"
+_RECOUNT = "UPDATE Meta SET value = (SELECT COUNT(*) FROM Dict) WHERE name = 'count'"
+_ATTEMPT = (
+    "INSERT INTO Attempt (sweep, number, identity, replicate, attempt, status, key, item, error, traceback,"
+    " host, pid, started, seconds, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+class Store(MutableMapping[bytes, bytes]):
+    """A session file, open for writing. Whoever opens it holds the session's lock.
+
+    Every change is a transaction of its own, on disk when the call returns (one sync), unless it is made
+    inside `transaction`. A result survives a power cut: WAL with ``synchronous=FULL``.
+
+    Args:
+        path: an existing session file.
+        wal: False on a network file system, where WAL does not work; commits then cost five syncs.
+        home: the inode of the file when it was written here before, None if it comes from elsewhere.
+
+    Raises:
+        SessionError: it is no session, is damaged, newer, or an incomplete copy.
+    """
+
+    def __init__(self, path: Path, *, wal: bool = True, home: int | None = None) -> None:
+        self.path = path
+        self._pid = os.getpid()
+        self._wal = wal
+        self._depth = 0
+        self._doomed = False
+        header = checked(path, home)
+        if not header.writing and not header.wal:
+            for side in ("-wal", "-shm"):  # left over by a copy of an older state; the sealed file has it all
+                Path(f"{path}{side}").unlink(missing_ok=True)
+        self._connection = sqlite3.connect(path, isolation_level=None, timeout=10.0, check_same_thread=False)
+        try:
+            self._begin_log(header)
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise damaged(path, error) from error
+
+    def _begin_log(self, header: Header) -> None:
+        execute = self._connection.execute
+        execute("PRAGMA cache_size = -16000")
+        execute("PRAGMA wal_autocheckpoint = 0")
+        if header.writing:  # another process writes too, or one died: its log goes on
+            execute(f"PRAGMA journal_mode = {'WAL' if self._wal else 'TRUNCATE'}")
+            execute(f"PRAGMA synchronous = {'FULL' if self._wal else 'EXTRA'}")
+            self._generation = header.generation
+            return
+        execute("PRAGMA journal_mode = DELETE")  # shelve.open leaves WAL mode behind
+        execute("PRAGMA synchronous = EXTRA")
+        self._generation = header.generation + 1
+        execute(f"PRAGMA user_version = {self._version(writing=True)}")
+        execute(f"PRAGMA journal_mode = {'WAL' if self._wal else 'TRUNCATE'}")
+        if self._wal:
+            execute("PRAGMA synchronous = FULL")
+        self._note_generation()
+
+    def _version(self, *, writing: bool) -> int:
+        return FORMAT | writing << 8 | self._generation << 9
+
+    def _note_generation(self) -> None:
+        self._connection.execute("UPDATE Meta SET value = ? WHERE name = 'generation'", (self._generation,))
+
+    # -- one value at a time
+
+    def __getitem__(self, key: bytes) -> bytes:
+        row = self._execute(GET, (key,)).fetchone()
+        if row is None:
+            raise KeyError(key)
+        return verified(self.path, key, *row)
+
+    def __setitem__(self, key: bytes, value: bytes) -> None:
+        with self.transaction():
+            row = self._execute(GET, (key,)).fetchone()
+            self._execute(_PUT, (key, value, checksum(key, value)))
+            if row is None:
+                self._execute(_COUNT_MORE, (1,))
+            elif row[1] is None:  # another program wrote it and did not count
+                self.recount()
+
+    def __delitem__(self, key: bytes) -> None:
+        if not self._execute("DELETE FROM Dict WHERE key = ?", (key,)).rowcount:
+            raise KeyError(key)
+
+    def __contains__(self, key: object) -> bool:
+        return self._execute(HAS, (key,)).fetchone() is not None
+
+    def __len__(self) -> int:
+        return count(self.connection)
+
+    def __iter__(self) -> Iterator[bytes]:
+        after: int | None = 0
+        while after is not None:
+            rows, after = step(
+                self.connection, "SELECT rowid, key FROM Dict WHERE rowid > ? ORDER BY rowid", after
+            )
+            yield from (key for _, key in rows)
+
+    # -- many at once
+
+    def append(
+        self,
+        sweep: str,
+        record: str,
+        results: list[tuple[bytes, bytes, int]],
+        attempts: Iterable[tuple[Any, ...]],
+    ) -> int:
+        """Add results and ledger rows in one transaction; return the last row of the ledger.
+
+        ``results`` are new keys, values and checksums; ``attempts`` the columns of Attempt from ``number``
+        to ``seconds``.
+        """
+        with self.transaction():
+            number = self.sweep(sweep, record)
+            self.connection.executemany(_ADD, results)
+            self._execute(_COUNT_MORE, (len(results),))
+            self.add_attempts((number, *row, attempt_checksum(row[1], row[6], row[7])) for row in attempts)
+            return int(self._execute("SELECT max(id) FROM Attempt", ()).fetchone()[0] or 0)
+
+    def add_attempts(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Add rows to the ledger: all columns of Attempt but its own number."""
+        self.connection.executemany(_ATTEMPT, rows)
+
+    def recount(self) -> None:
+        """Count the items again, after they were written by other ways than `append`."""
+        self._execute(_RECOUNT, ())
+
+    def sweep(self, sweep: str, record: str) -> int:
+        """Return the number that a sweep has in this file."""
+        self._execute("INSERT OR IGNORE INTO Sweep (name, record) VALUES (?, ?)", (sweep, record))
+        return int(self._execute("SELECT id FROM Sweep WHERE name = ?", (sweep,)).fetchone()[0])
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All changes in the block, or none; a block within a block belongs to the outer one."""
+        self.begin()
+        try:
+            yield
+        except BaseException:
+            self.end(commit=False)
+            raise
+        self.end(commit=True)
+
+    def begin(self) -> None:
+        """Begin a transaction, or a part of the one that has begun."""
+        if not self._depth:
+            self._execute("BEGIN IMMEDIATE", ())
+        self._depth += 1
+
+    def end(self, *, commit: bool) -> None:
+        """End a transaction; if any part of it asks for that, nothing of it is stored."""
+        self._depth -= 1
+        self._doomed |= not commit
+        if self._depth:
+            return
+        doomed, self._doomed = self._doomed, False
+        try:
+            self._execute("ROLLBACK" if doomed else "COMMIT", ())
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    # -- the life of the file
+
+    @property
+    def closed(self) -> bool:
+        return self._connection is None
+
+    @property
+    def log_size(self) -> int:
+        return log_size(self.path)
+
+    def fold(self) -> None:
+        """Fold the log into the file and begin a new one, for a file whose log grew long.
+
+        The order matters to copies that are being taken: the generation rises between the old log and the
+        new one, so that no copy can hold the old file and the new log unnoticed.
+        """
+        if not self._wal or not self._checkpoint():
+            return
+        self._generation += 1
+        self._execute(f"PRAGMA user_version = {self._version(writing=True)}", ())
+        if self._checkpoint():
+            self._note_generation()
+
+    def _checkpoint(self) -> bool:
+        busy, *_ = self._execute("PRAGMA wal_checkpoint(TRUNCATE)", ()).fetchone()
+        return not busy
+
+    def close(self) -> None:
+        """Seal the file, unless another process has it open, and close it. Closing twice is harmless."""
+        connection, self._connection = self._connection, None  # type: ignore[assignment]
+        if connection is None:
+            return
+        if self._pid != os.getpid():
+            _ABANDONED.append(connection)  # of the process that this one was forked from
+            return
+        try:
+            sealed = self._seal(connection)
+        finally:
+            connection.close()
+        if not sealed and self._wal and not log_size(self.path):
+            # The other process closed in between, and SQLite folded the log in as ours closed last.
+            connection = sqlite3.connect(self.path, isolation_level=None, timeout=1.0)
+            try:
+                self._seal(connection)
+            finally:
+                connection.close()
+
+    def _seal(self, connection: sqlite3.Connection) -> bool:
+        try:
+            connection.execute("PRAGMA busy_timeout = 500")
+            # FULL leaves the log as it is, so that a copy which began before still gets all of it.
+            if self._wal and connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()[0]:
+                return False
+            connection.execute("PRAGMA journal_mode = DELETE")
+            connection.execute("PRAGMA synchronous = EXTRA")
+            connection.execute(f"PRAGMA user_version = {self._version(writing=False)}")
+        except sqlite3.OperationalError:
+            return False  # someone else has it open; it stays readable, and the next one seals it
+        return True
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        if self._connection is None or self._pid != os.getpid():
+            raise SessionClosedError(
+                f"the session {self.path.name} is closed, or was opened by the process that this one was "
+                f"forked from. Open a session of your own: dataman.session().",
+                path=str(self.path),
+            )
+        return self._connection
+
+    def _execute(self, statement: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
+        try:
+            return self.connection.execute(statement, values)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+                raise
+            raise damaged(self.path, error) from error
+
+
+_ABANDONED: list[sqlite3.Connection] = []
+"""Connections inherited by a fork: closing them here would drop the locks of their owner."""

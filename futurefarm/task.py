@@ -1,0 +1,195 @@
+"""What travels to a worker and back: a chunk of tasks out, a receipt home.
+
+Everything crosses as opaque bytes. So every engine can run functions of ``__main__`` and of notebooks, no
+keyword of the user's collides with one of the engine's, and no exception class or result that fails to
+unpickle can break a pool: an exception that comes out of a future is always the engine's own.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import io
+import pickle
+import types
+from collections import ChainMap
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+from .errors import UnstorableError
+
+__all__ = ["RECEIPT_SIZE", "Chunk", "Job", "Outcome", "Receipt", "Status", "Task", "call_of"]
+
+Status = Literal["ok", "error", "timeout", "crashed", "stopped"]
+
+PROTOCOL = 5
+
+RECEIPT_SIZE = 512
+"""Bytes that a receipt may have: POSIX promises that pipes pass so many in one piece.
+
+loky and the standard library's pool wait for ever for the rest of a message whose sender was killed
+halfway; of a message that is sent in one piece there is no rest.
+"""
+
+MAX_FAILED = 48
+"""Failed tasks that one receipt names; a worker ends its chunk early when it has so many."""
+
+
+class Task(NamedTuple):
+    """One call of the user's function.
+
+    ``number`` is its place in ``args``, ``item`` the pickled element of ``args``, ``identity`` the
+    fingerprint of the call and ``replicate`` its number among the calls of that identity.
+    """
+
+    number: int
+    identity: bytes
+    replicate: int
+    attempt: int
+    item: bytes
+
+
+class Outcome(NamedTuple):
+    """How one attempt at a task ended; ``value`` is the pickled result, ``started`` seconds since 1970."""
+
+    task: Task
+    status: Status
+    value: bytes | None
+    error: str | None
+    traceback: str | None
+    host: str
+    pid: int
+    started: float
+    seconds: float
+
+
+class Receipt(NamedTuple):
+    """A worker's answer to a chunk: how many of its tasks ended, which of them failed, and where they are.
+
+    ``ended`` counts from the front of the chunk; the rest was not begun, because the sweep was stopped or
+    the chunk took too long. ``outcomes`` is empty but for a worker that does not see the directory.
+    """
+
+    ended: int
+    failed: tuple[int, ...]
+    seconds: float
+    session: str | None
+    row: int
+    outcomes: tuple[Outcome, ...] = ()
+
+    def dumps(self) -> bytes:
+        """Return the receipt as at most `RECEIPT_SIZE` bytes, unless it carries outcomes."""
+        outcomes = tuple((tuple(outcome.task), *outcome[1:]) for outcome in self.outcomes)
+        return pickle.dumps((*self[:-1], outcomes), PROTOCOL)
+
+    @classmethod
+    def loads(cls, data: bytes) -> Receipt:
+        *fields, outcomes = pickle.loads(data)
+        return cls(*fields, tuple(Outcome(Task(*task), *rest) for task, *rest in outcomes))
+
+
+class Job(NamedTuple):
+    """What all tasks of a sweep share; it is pickled once and unpickled once per worker."""
+
+    sweep: str
+    record: str  # the sweep's provenance, JSON; it goes into every session that holds results of it
+    function: bytes
+    directory: str
+    directory_id: str
+    stop_seen: tuple[int, int] | None  # the stop file that lay there before the sweep began
+    parent: tuple[str, int, int]  # host, pid and start of the process that called run_tasks
+
+
+class Chunk(NamedTuple):
+    """A job and some of its tasks, as a worker gets them."""
+
+    job: Job
+    tasks: list[Task]
+
+    @staticmethod
+    def dumps(job: bytes, tasks: Sequence[Task]) -> bytes:
+        return pickle.dumps((job, [tuple(task) for task in tasks]), PROTOCOL)
+
+    @staticmethod
+    def loads(data: bytes) -> tuple[bytes, list[Task]]:
+        job, tasks = pickle.loads(data)
+        return job, [Task(*task) for task in tasks]
+
+
+def call_of(item: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the positional and keyword arguments that an element of ``args`` stands for.
+
+    A ``tuple`` is unpacked, exactly as in Brian 1; a `futurefarm.spaces.Params` becomes keyword
+    arguments; anything else, lists, dicts and rows of arrays included, is the single argument.
+
+    Example:
+        >>> call_of((1, 2)), call_of([1, 2])
+        (((1, 2), {}), (([1, 2],), {}))
+    """
+    if isinstance(item, tuple):
+        return tuple(item), {}
+    as_keywords = getattr(item, "__futurefarm_keywords__", None)
+    if as_keywords is not None and not isinstance(item, type):
+        return (), as_keywords()
+    return (item,), {}
+
+
+_BY_VALUE_NOT_NEEDED = frozenset({int, float, str, bytes, bool, type(None), complex})
+
+
+def dumps_item(item: Any) -> bytes:
+    """Pickle an element of ``args``, what ``__main__`` and notebooks define included by value."""
+    parts = item if type(item) is tuple else (item,)
+    for part in parts:
+        kind = type(part)
+        if kind not in _BY_VALUE_NOT_NEEDED and not (kind.__module__ == "numpy" and not _holds_objects(part)):
+            import cloudpickle
+
+            return bytes(cloudpickle.dumps(item, PROTOCOL))
+    return pickle.dumps(item, PROTOCOL)
+
+
+def _holds_objects(part: Any) -> bool:
+    return bool(getattr(getattr(part, "dtype", None), "hasobject", True))
+
+
+def dumps_function(function: Callable[..., Any], *bound: Any) -> bytes:
+    """Pickle the user's function, by value where a worker could not import it."""
+    import cloudpickle
+
+    return bytes(cloudpickle.dumps((function, *bound), PROTOCOL))
+
+
+def dumps_result(value: Any) -> bytes:
+    """Pickle a result so that `shelve` reads it.
+
+    Classes and functions that only the worker's ``__main__`` has go by value. Nothing else does: cloudpickle
+    would silently store half a simulator for the view of one of its variables.
+
+    Raises:
+        UnstorableError: the value cannot be pickled.
+    """
+    try:
+        return pickle.dumps(value, PROTOCOL)
+    except Exception as first:
+        try:
+            return _dumps_with_classes_by_value(value)
+        except Exception:
+            hint = (
+                "list(...)" if isinstance(value, types.GeneratorType) else "numbers, arrays, lists or dicts"
+            )
+            raise UnstorableError(
+                f"a result of type {type(value).__module__}.{type(value).__qualname__} cannot be stored "
+                f"({type(first).__name__}: {first}). Return plain values: {hint}."
+            ) from first
+
+
+def _dumps_with_classes_by_value(value: Any) -> bytes:
+    import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined]
+        # Without cloudpickle's table of odd types (modules, files, locks): they stay errors.
+        dispatch_table = ChainMap(copyreg.dispatch_table)
+
+    buffer = io.BytesIO()
+    Pickler(buffer, PROTOCOL).dump(value)
+    return buffer.getvalue()

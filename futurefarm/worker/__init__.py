@@ -1,0 +1,21 @@
+"""What runs in a worker: run a chunk, catch, pickle, commit, answer with a receipt.
+
+Whoever computes, commits: the process that ran a task writes its result through a session of its own and
+answers with a few bytes. Threads share the session of their process. A worker that does not see the directory
+sends what it has, and the process that called ``run_tasks`` commits it.
+"""
+
+from .crew import commit, leave, run_chunk
+from .interrupt import TaskInterrupted, interrupt_running
+from .leash import prepare_process
+from .seat import takes_report
+
+__all__ = [
+    "TaskInterrupted",
+    "commit",
+    "interrupt_running",
+    "leave",
+    "prepare_process",
+    "run_chunk",
+    "takes_report",
+]

@@ -1,0 +1,249 @@
+"""The workers of one process for one sweep, and the session through which they commit."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from ..directory import Directory, new_session_name, stop_mark
+from ..errors import FutureFarmError, SessionError
+from ..session import LOG_LIMIT, Session
+from ..status import Page
+from ..task import MAX_FAILED, Chunk, Job, Outcome, Receipt, Task
+from .keeper import Keeper
+from .leash import hold, is_child_of, prepare_process
+from .seat import Seat, takes_report
+
+__all__ = ["Crew", "commit", "leave", "run_chunk"]
+
+COMMIT_AFTER = 0.05
+"""Seconds of finished work after which a worker commits, in the middle of a chunk."""
+
+CHUNK_LIMIT = 0.5
+"""Seconds after which a worker hands back the rest of a chunk, so that another one may take it."""
+
+STOP_LOOK = 0.03
+"""Seconds between two looks at the stop files."""
+
+
+def run_chunk(data: bytes) -> bytes:
+    """Run the tasks of a chunk, commit how they ended, and return a receipt; see `task.Receipt`."""
+    job, tasks = Chunk.loads(data)
+    return _crew(job).run(tasks).dumps()
+
+
+_crews: dict[bytes, Crew] = {}
+_crews_lock = threading.Lock()
+
+
+def _crew(data: bytes) -> Crew:
+    with _crews_lock:
+        crew = _crews.get(data)
+        if crew is None:
+            while len(_crews) > 3:  # warm workers see many sweeps
+                _crews.pop(next(iter(_crews))).retire()
+            crew = _crews[data] = Crew(Job(*pickle.loads(data)))
+        return crew
+
+
+def leave(sweep: str) -> None:
+    """Forget a sweep in this process: its pages are removed and its session is sealed."""
+    with _crews_lock:
+        for data, crew in list(_crews.items()):
+            if crew.job.sweep == sweep:
+                del _crews[data]
+                crew.retire()
+
+
+def commit(job: bytes, outcomes: Sequence[Outcome]) -> tuple[str, int]:
+    """Commit outcomes through the session of this process; return its name and last ledger row."""
+    return _crew(job).commit(outcomes)
+
+
+class Crew:
+    """The workers of one process for one sweep: one for each of its threads that is used."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.directory = Directory(job.directory)
+        self.sees = self.directory.id == job.directory_id
+        self.leashed = is_child_of(job.parent)
+        self._home = os.getpid()
+        self._seats = threading.local()
+        self._pages: list[Page] = []
+        self._session: Session | None = None
+        self._session_name: str | None = None
+        self._lock = threading.RLock()
+        self._stop_looked = 0.0
+        self._stopped = False
+        self._stop_of_sweep = self.directory.stop_of(job.sweep)
+        self.busy = 0
+        self.idle_since = time.monotonic()
+        self.pending: dict[int, Batch] = {}
+        self._load()
+        if self.leashed:
+            prepare_process()
+            hold(job.parent)
+        self._keeper = Keeper(self)
+        self._keeper.start()
+
+    def _load(self) -> None:
+        self.function: Any = None
+        self.load_error: BaseException | None = None
+        try:
+            self.function, self.initargs, self.initkwds = pickle.loads(self.job.function)
+            self.is_class = isinstance(self.function, type)
+            self.wants_report = takes_report(self.function)
+        except BaseException as error:  # the function's module may do anything on import
+            self.load_error = error
+
+    # -- running
+
+    def run(self, tasks: list[Task]) -> Receipt:
+        with self._lock:
+            self.busy += 1
+        batch = Batch(self)
+        try:
+            return batch.run(self._seat(), tasks)
+        finally:
+            with self._lock:
+                self.busy -= 1
+                self.idle_since = time.monotonic()
+                self.pending.pop(id(batch), None)
+
+    def _seat(self) -> Seat:
+        seat: Seat | None = getattr(self._seats, "seat", None)
+        if seat is None:
+            page = None
+            if self.sees:
+                page = Page(self.directory.workers(self.job.sweep), leashed=self.leashed)
+                with self._lock:
+                    self._pages.append(page)
+            seat = self._seats.seat = Seat(self, page)
+        return seat
+
+    def stopped(self) -> bool:
+        """Whether the sweep is being stopped; looks at the files at most every `STOP_LOOK` seconds."""
+        now = time.monotonic()
+        if not self._stopped and self.sees and now - self._stop_looked >= STOP_LOOK:
+            self._stop_looked = now
+            mark = stop_mark(self.directory.stop)
+            self._stopped = (mark is not None and mark != self.job.stop_seen) or self._stop_of_sweep.exists()
+        return self._stopped
+
+    # -- committing
+
+    def commit(self, outcomes: Sequence[Outcome]) -> tuple[str, int]:
+        """Commit outcomes; when the session fails, once more through a new one.
+
+        A file on which writing or syncing failed is not written again: a second sync may report success for
+        pages that the first one lost.
+        """
+        with self._lock:
+            try:
+                session = self._open()
+                return session.name, session.commit(self.job.sweep, self.job.record, outcomes)
+            except SessionError:
+                self._drop()
+                session = self._open()
+                return session.name, session.commit(self.job.sweep, self.job.record, outcomes)
+
+    def _open(self) -> Session:
+        if self._session is not None and self._session.log_size > LOG_LIMIT:
+            self._drop()
+        if self._session is None:
+            name = self._session_name or new_session_name()
+            self._session = Session(self.directory, name)
+            self._session_name = name
+        return self._session
+
+    def _drop(self) -> None:
+        session, self._session, self._session_name = self._session, None, None
+        if session is not None:
+            with suppress(FutureFarmError):
+                session.close()
+
+    def seal(self) -> None:
+        """Make the session one plain file; if more is to be committed, it goes on in the same one."""
+        with self._lock:
+            if self._session is not None and not self.busy:
+                self._session.close()
+                self._session = None
+
+    def retire(self) -> None:
+        self._keeper.stop()
+        with self._lock:
+            if os.getpid() == self._home:
+                for page in self._pages:
+                    page.remove()
+            self._pages.clear()
+            self._drop()
+
+    @property
+    def over(self) -> bool:
+        """Whether the sweep has ended or is being stopped."""
+        return self._stop_of_sweep.exists()
+
+    @property
+    def has_session(self) -> bool:
+        return self._session is not None
+
+
+class Batch:
+    """The finished tasks of a chunk that are not committed yet."""
+
+    def __init__(self, crew: Crew) -> None:
+        self.crew = crew
+        self._outcomes: list[Outcome] = []
+        self._unsent: list[Outcome] = []
+        self._since = 0.0
+        self._lock = threading.Lock()
+        self._session: str | None = None
+        self._row = 0
+
+    def run(self, seat: Seat, tasks: list[Task]) -> Receipt:
+        begun = time.perf_counter()
+        failed: list[int] = []
+        ended = 0
+        crew = self.crew
+        crew.pending[id(self)] = self
+        for offset, task in enumerate(tasks):
+            now = time.perf_counter()
+            if crew.stopped() or (offset and (now - begun > CHUNK_LIMIT or len(failed) == MAX_FAILED)):
+                break
+            if self._outcomes and now - self._since > COMMIT_AFTER:
+                self.flush()
+            outcome = seat.run(task)
+            with self._lock:
+                if not self._outcomes:
+                    self._since = now
+                self._outcomes.append(outcome)
+            ended += 1
+            if outcome.status != "ok":
+                failed.append(offset)
+        self.flush()
+        seconds = time.perf_counter() - begun
+        return Receipt(ended, tuple(failed), seconds, self._session, self._row, tuple(self._unsent))
+
+    def flush(self) -> None:
+        """Commit what has finished."""
+        with self._lock:
+            outcomes, self._outcomes = self._outcomes, []
+            if not outcomes:
+                return
+            if self.crew.sees:
+                try:
+                    self._session, self._row = self.crew.commit(outcomes)
+                    return
+                except FutureFarmError:
+                    pass  # the parent commits through another session, or reports why it cannot
+            self._unsent += outcomes
+
+    def flush_if_older(self, seconds: float) -> None:
+        if self._outcomes and time.perf_counter() - self._since > seconds:
+            self.flush()

@@ -1,0 +1,69 @@
+"""Ending a task that runs in a thread of this process, and nothing but the task.
+
+An exception must never be delivered inside a commit. Therefore threads note when they are in the user's code,
+and only then are they interrupted. Code that waits inside a C function is interrupted when it returns.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+from types import TracebackType
+
+__all__ = ["TaskInterrupted", "interrupt_running", "interruptible"]
+
+SETTLE = 0.1
+"""Seconds for which a thread waits for an interrupt that was sent but has not arrived."""
+
+
+class TaskInterrupted(BaseException):
+    """Ends a running task; no Exception, so that a task that catches those ends all the same."""
+
+
+_running: set[int] = set()
+_struck: set[int] = set()
+_lock = threading.RLock()  # re-entrant: a signal handler may interrupt its own thread
+
+
+class interruptible:  # noqa: N801 - reads like a statement: `with interruptible():`
+    """Mark the user's code: `interrupt_running` reaches a thread only inside this block."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        _running.add(threading.get_ident())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        ident = threading.get_ident()
+        with _lock:
+            _running.discard(ident)
+            struck = ident in _struck
+            _struck.discard(ident)
+        if struck and kind is not TaskInterrupted:
+            _settle()
+
+
+def _settle() -> None:
+    """Take an interrupt that arrives after the task has ended, before our own code goes on."""
+    deadline = time.monotonic() + SETTLE
+    try:
+        while time.monotonic() < deadline:  # the task may have swallowed it: not for ever
+            time.sleep(0.001)
+    except TaskInterrupted:
+        return
+
+
+def interrupt_running() -> None:
+    """Raise TaskInterrupted in every task that runs in a thread of this process, this one last."""
+    here = threading.get_ident()
+    with _lock:
+        for ident in _running - {here}:
+            _struck.add(ident)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(ident), ctypes.py_object(TaskInterrupted)
+            )
+    if here in _running:
+        raise TaskInterrupted

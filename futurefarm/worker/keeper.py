@@ -1,0 +1,46 @@
+"""A thread beside the workers of a process: it commits what waits for long, and seals what lies idle."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .crew import Crew
+
+__all__ = ["Keeper"]
+
+FLUSH_AFTER = 0.4
+"""Seconds for which a slow task may hold back the finished ones before it in its chunk."""
+
+SEAL_AFTER = 1.0
+"""Seconds of idleness after which a session is made one plain file."""
+
+LOOK = 0.1
+
+
+class Keeper:
+    """Looks after a crew until the sweep is over and the session is sealed."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="futurefarm-keeper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        crew = self._crew
+        while not self._stop.wait(LOOK):
+            for batch in list(crew.pending.values()):
+                batch.flush_if_older(FLUSH_AFTER)
+            if not crew.busy and crew.has_session:
+                if crew.over or time.monotonic() - crew.idle_since > SEAL_AFTER:
+                    crew.seal()

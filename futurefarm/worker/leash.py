@@ -1,0 +1,61 @@
+"""The tie between a worker process and the process that called ``run_tasks``."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import select
+import signal
+import threading
+import time
+from contextlib import suppress
+
+from ..status import process_start, this_process
+
+__all__ = ["hold", "is_child_of", "prepare_process"]
+
+LOOK = 0.25
+"""Seconds between two looks at the parent, where the kernel does not tell of its death by itself."""
+
+
+def prepare_process() -> None:
+    """Make a worker process deaf to Ctrl-C, which the terminal sends to it too: its parent decides."""
+    with suppress(ValueError):  # not the main thread: then Python delivers no signal here anyway
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+
+
+def is_child_of(parent: tuple[str, int, int]) -> bool:
+    """Whether this process was made by the one that called ``run_tasks``, and is to end with it."""
+    host, pid, _ = parent
+    if host != this_process()[0] or pid == os.getpid():
+        return False
+    made_by = multiprocessing.parent_process()
+    return os.getppid() == pid or (made_by is not None and made_by.pid == pid)
+
+
+_held: set[tuple[str, int, int]] = set()
+
+
+def hold(parent: tuple[str, int, int]) -> None:
+    """End this process when its parent dies.
+
+    The pools of loky and of the standard library leave orphans, which go on with what was queued. Linux's
+    ``PR_SET_PDEATHSIG`` was rejected: under a fork server the parent that it watches is the server.
+    """
+    if parent not in _held:
+        _held.add(parent)
+        threading.Thread(target=_watch, args=parent[1:], name="futurefarm-leash", daemon=True).start()
+
+
+def _watch(pid: int, started: int) -> None:
+    with suppress(AttributeError, OSError):  # not Linux, or gone already
+        fd = os.pidfd_open(pid)
+        if process_start(pid) == started:
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            poll.poll()
+    while process_start(pid) == started:
+        time.sleep(LOOK)
+    os._exit(1)  # a commit that is cut off here leaves the session as it was before it

@@ -1,0 +1,123 @@
+"""One worker: a thread that runs tasks, with its status page."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import pickle
+import time
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..report import Reporter
+from ..status import Page, this_process
+from ..task import Outcome, Status, Task, call_of, dumps_result
+from .interrupt import TaskInterrupted, interruptible
+
+if TYPE_CHECKING:
+    from .crew import Crew
+
+__all__ = ["Seat", "takes", "takes_report"]
+
+TRACEBACK_LIMIT = 100_000
+_OURS = os.path.dirname(os.path.dirname(__file__))
+
+
+class Seat:
+    """A worker: a thread with its status page and, for a task class, its instance."""
+
+    def __init__(self, crew: Crew, page: Page | None) -> None:
+        self.crew = crew
+        self.page = page
+        self._callable: Callable[..., Any] | None = None
+        self._host, self._pid, _ = this_process()
+        self._report = Reporter(
+            page.done if page else _ignore, page.say if page else _ignore, lambda: crew.stopped()
+        )
+
+    def run(self, task: Task) -> Outcome:
+        """Run one task; whatever it does to raise, an outcome comes back."""
+        started = time.time()
+        if self.page is not None:
+            self.page.begin(task.number, self._taskname(), started)
+        begun = time.perf_counter()
+        value = error = text = None
+        status: Status = "ok"
+        try:
+            args, kwargs = call_of(pickle.loads(task.item))
+            function = self._ready()
+            if self.crew.wants_report:
+                kwargs["report"] = self._report
+            with interruptible():
+                result = function(*args, **kwargs)
+            seconds = time.perf_counter() - begun
+            self._only_here()
+            value = dumps_result(result)
+        except BaseException as raised:
+            self._only_here()
+            seconds = time.perf_counter() - begun
+            status = "stopped" if isinstance(raised, TaskInterrupted) else "error"
+            error, text = _described(raised)
+        if self.page is not None:
+            self.page.end()
+        return Outcome(task, status, value, error, text, self._host, self._pid, started, seconds)
+
+    def _only_here(self) -> None:
+        """End a child that the task forked and that came back to us: it must not answer for its parent."""
+        if os.getpid() != self._pid:
+            os._exit(0)
+
+    def _ready(self) -> Callable[..., Any]:
+        crew = self.crew
+        if crew.load_error is not None:
+            raise crew.load_error
+        if not crew.is_class:
+            return crew.function  # type: ignore[no-any-return]
+        if self._callable is None:
+            keywords = dict(crew.initkwds)
+            if takes(crew.function.__init__, "process_number"):
+                keywords["process_number"] = self.page.number if self.page else 0
+            self._callable = crew.function(*crew.initargs, **keywords)
+        return self._callable
+
+    def _taskname(self) -> str:
+        name = getattr(self._callable, "taskname", None) or getattr(self.crew.function, "__name__", "")
+        return str(name)
+
+
+def takes_report(function: Any) -> bool:
+    """Whether the function, or the ``__call__`` of the class, has a parameter named ``report``.
+
+    ``**kwargs`` alone is no wish for a reporter.
+    """
+    return takes(function.__call__ if isinstance(function, type) else function, "report")
+
+
+def takes(function: Any, name: str) -> bool:
+    try:
+        parameter = inspect.signature(function).parameters.get(name)
+    except (TypeError, ValueError):  # built-in, without a signature
+        return False
+    return parameter is not None and parameter.kind in (
+        parameter.POSITIONAL_OR_KEYWORD,
+        parameter.KEYWORD_ONLY,
+    )
+
+
+def _described(error: BaseException) -> tuple[str, str]:
+    """Return type and text of an exception, and its traceback, as text: its class may not unpickle."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
+        trace = trace.tb_next  # our own frames tell the user nothing
+    try:
+        text = "".join(traceback.format_exception(kind, error, trace))
+        return f"{name}: {error}"[:10_000], text[-TRACEBACK_LIMIT:]
+    except Exception as second:  # the exception's own __str__ raises
+        return f"{name} (its text cannot be shown: {type(second).__name__})", name
+
+
+def _ignore(_: Any) -> None:
+    pass

@@ -1,0 +1,188 @@
+"""Every executor passes the same suite; the registry finds them by name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from futurefarm import DataManager, run_tasks
+from futurefarm.errors import MissingEngineError, UnknownExecutorError, UsageError, UsageTypeError
+from futurefarm.executors import available, known, override, register, registry, resolve
+from futurefarm.executors.serial import SerialExecutor
+from futurefarm.testing import ExecutorSuite
+from futurefarm.testing.tasks import keep
+
+
+class TestLoky(ExecutorSuite):
+    """On one pool for all tests, as each start of a pool costs half a second; by name: `TestLokyByName`."""
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def _warm(cls):
+        with resolve("loky").factory(2) as cls.executor:
+            yield
+
+
+class TestProcess(ExecutorSuite):
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def _warm(cls):
+        with resolve("process").factory(2) as cls.executor:
+            yield
+
+
+@pytest.mark.slow
+class TestLokyByName(ExecutorSuite):
+    executor = "loky"
+
+
+@pytest.mark.slow
+class TestProcessByName(ExecutorSuite):
+    executor = "process"
+
+
+@pytest.mark.parametrize("name", ["loky", "process"])
+def test_pools_by_name_leave_nothing_behind(dataman, name):
+    """Made, used and shut down; `conftest` looks for what is left."""
+    assert 20 == run_tasks(dataman, keep, range(20), name, workers=2, progress=False).done
+    assert 20 == dataman.itemcount()
+
+
+class TestThread(ExecutorSuite):
+    executor = "thread"
+
+
+class TestSerial(ExecutorSuite):
+    executor = "serial"
+
+
+class TestFactory(ExecutorSuite):
+    """A factory of the user's own."""
+
+    executor = staticmethod(lambda max_workers: ThreadPoolExecutor(max_workers))
+
+
+class TestInstance(ExecutorSuite):
+    """An executor that the user made and goes on using."""
+
+    @pytest.fixture(autouse=True)
+    def _own_pool(self):
+        with ThreadPoolExecutor(2) as self.executor:
+            yield
+
+
+def run_name(dataman: DataManager, executor: object = "loky") -> str:
+    run_tasks(dataman, keep, [1], executor, progress=False)
+    (record,) = dataman.records()
+    return str(record.host and record.pid)
+
+
+def test_an_executor_that_was_passed_is_not_shut_down(dataman):
+    with ThreadPoolExecutor(1) as executor:
+        run_tasks(dataman, keep, [1, 2], executor, progress=False)
+
+        assert 3 == executor.submit(keep, 3).result()
+
+
+def test_the_four_executors_are_known():
+    assert {"loky", "process", "thread", "serial"} <= set(known())
+    assert all(available()[name] is None for name in ("loky", "process", "thread", "serial"))
+
+
+def test_an_unknown_name_lists_the_known_ones(dataman):
+    with pytest.raises(UnknownExecutorError, match=r"'lokey'.*loky.*process.*serial.*thread") as caught:
+        run_tasks(dataman, keep, [1], "lokey")
+
+    assert ("lokey", known()) == (caught.value.name, caught.value.known)
+
+
+def test_something_else_than_an_executor_is_refused(dataman):
+    with pytest.raises(UsageTypeError, match="must be a name"):
+        run_tasks(dataman, keep, [1], 42)
+
+
+def test_a_registered_executor_has_a_name(dataman, monkeypatch):
+    monkeypatch.setattr(registry, "_registry", dict(registry._registry))
+    register("mine", lambda max_workers: SerialExecutor())
+    run_tasks(dataman, keep, [1], "mine", progress=False)
+
+    assert [1] == list(dataman.values())
+
+
+def test_a_name_is_given_once():
+    with pytest.raises(UsageError, match="taken"):
+        register("loky", SerialExecutor)
+    with pytest.raises(UsageTypeError, match="callable"):
+        register("nothing", 3)
+
+
+def install_plugin(folder: Path, name: str, target: str) -> None:
+    """Install a distribution that offers an executor, as pip would."""
+    info = folder / f"{name}_plugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[futurefarm.executors]\n{name} = {target}\n")
+
+
+def test_a_package_can_offer_an_executor(dataman, tmp_path, monkeypatch):
+    install_plugin(tmp_path, "quick", "futurefarm.executors.serial:make")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run_tasks(dataman, keep, [1], "quick", progress=False)
+
+    assert "quick" in known()
+    assert [1] == list(dataman.values())
+
+
+def test_a_missing_engine_says_what_to_install(dataman, tmp_path, monkeypatch):
+    install_plugin(tmp_path, "cluster", "package_that_is_not_installed:make")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(MissingEngineError, match="pip install package_that_is_not_installed"):
+        run_tasks(dataman, keep, [1], "cluster")
+
+    assert "pip install package_that_is_not_installed" == available()["cluster"]
+    assert 0 == dataman.itemcount()
+
+
+def test_override_wins_over_what_the_code_asks_for():
+    with override("serial"):
+        assert "serial" == resolve("loky").name
+        with override("thread"):
+            assert "thread" == resolve(SerialExecutor()).name
+        assert "serial" == resolve("loky").name
+
+    assert "loky" == resolve("loky").name
+
+
+def test_override_checks_the_name_at_once():
+    with pytest.raises(UnknownExecutorError), override("lokey"):
+        pytest.fail("the block was entered")
+
+
+def test_the_environment_chooses_the_executor(monkeypatch):
+    monkeypatch.setenv("FUTUREFARM_EXECUTOR", "thread")
+
+    assert "thread" == resolve("loky").name
+
+
+def test_pytest_chooses_the_executor_of_the_tested_code(tmp_path):
+    test = """
+        import os
+        from futurefarm import DataManager, run_tasks
+
+        def test_runs_here(tmp_path):
+            dataman = DataManager("x", tmp_path)
+            run_tasks(dataman, lambda x: os.getpid(), [1, 2], "loky")
+            assert [os.getpid()] * 2 == list(dataman.values())
+    """
+    (tmp_path / "test_user.py").write_text(textwrap.dedent(test))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_user.py"]
+    with_option = subprocess.run(
+        [*command, "--futurefarm-executor", "serial"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert "1 passed" in with_option.stdout, with_option.stdout + with_option.stderr
