@@ -1,0 +1,95 @@
+"""All that is checked: `nox` runs the usual sessions, `nox -s tests-3.12` one of them, `nox -l` lists all."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+PYTHONS = ["3.11", "3.12", "3.13"]
+BUILT: list[Path] = []
+
+nox.needs_version = ">=2025.10.14"
+nox.options.sessions = ["tests", "lint", "types", "layers", "docs"]
+nox.options.default_venv_backend = "virtualenv"
+nox.options.download_python = "never"
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The test suite against the installed wheel."""
+    run_pytest(session)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """The tests that kill processes, fill disks or take their time."""
+    run_pytest(session, "-m", "slow")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    session.install("ruff>=0.9")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    session.install(".[test]", "mypy>=1.14", "types-tqdm")
+    session.run("mypy", "--strict", "futurefarm")
+    if (ROOT / "tests/typing/api.py").exists():
+        session.run("mypy", "--strict", "tests/typing/api.py")
+
+
+@nox.session
+def layers(session: nox.Session) -> None:
+    """The drawing of the house in docs/architecture.md, as a test."""
+    session.install("import-linter>=2.7")
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The pages, with no broken reference; their code blocks are run by the test suite."""
+    session.install(".[docs]")
+    session.run("sphinx-build", "-W", "-n", "--keep-going", "-E", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """The examples as a user runs them, the long one shortened."""
+    session.install(".[brian2,plot]")
+    session.chdir(session.create_tmp())
+    run_example(session, "quickstart.py")
+    run_example(session, "firing_rate.py", "--seconds", "0.5", "--points", "6")
+
+
+def run_pytest(session: nox.Session, *options: str) -> None:
+    """Run pytest on the wheel; options of yours go last: `nox -s tests-3.12 -- -k resume`.
+
+    `-I` and another working directory keep the checkout out of `sys.path`, also in programs that tests start.
+    """
+    path = wheel(session)
+    session.install(f"{path}[test]")
+    # A reused environment may hold an earlier wheel of the same version, which pip would keep.
+    session.install("--force-reinstall", "--no-deps", str(path))
+    session.chdir(session.create_tmp())
+    options += ("-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT))
+    session.run("python", "-I", "-m", "pytest", *options, str(ROOT / "tests"), *session.posargs)
+
+
+def run_example(session: nox.Session, name: str, *options: str) -> None:
+    session.run("python", str(ROOT / "examples" / name), *options, env={"MPLBACKEND": "Agg"})
+
+
+def wheel(session: nox.Session) -> Path:
+    """Return the wheel of this checkout, built once in a run of nox."""
+    if not BUILT:
+        folder = session.cache_dir / "wheel"
+        shutil.rmtree(folder, ignore_errors=True)
+        session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(ROOT))
+        BUILT.extend(folder.glob("*.whl"))
+    return BUILT[0]
