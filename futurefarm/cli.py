@@ -63,11 +63,11 @@ def stop(directory: str) -> None:
 @click.argument("directory", type=DIRECTORY)
 def failed(directory: str) -> None:
     """Show the failed tasks with their tracebacks: futurefarm failed taskfarmexample.data"""
-    number = 0
-    for number, record in enumerate(DataManager.at(directory).failures(), 1):
+    records = list(DataManager.at(directory).failures())
+    for record in records:
         click.echo(f"{record.function} task {record.number}, attempt {record.attempt}: {record.status}")
         click.echo(record.traceback or record.error or "")
-    if number:
+    if records:
         sys.exit(1)
     click.echo("no failed tasks")
 

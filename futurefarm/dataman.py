@@ -13,7 +13,7 @@ from .directory import Directory, computer_name, new_session_name
 from .errors import DamagedSessionError, DuplicateKeyError, SessionError, UsageError
 from .ledger import Record
 from .session import LOCK_TIMEOUT, KeyMaker, LockingSession, Session, home_of
-from .store import Reader, checksum, open_reader
+from .store import Reader, open_reader, verified, verified_key
 
 __all__ = ["DataManager", "ForeignFileWarning"]
 
@@ -154,7 +154,9 @@ class DataManager:
     def keys(self) -> View[str]:
         """Return a view of all keys; one that several sessions hold comes once for each."""
         return View(
-            self, lambda: self._each(Reader.keys, lambda path, row: row[1].decode()), self.__contains__
+            self,
+            lambda: self._each(Reader.keys, lambda path, row: verified_key(path, row[1])),
+            self.__contains__,
         )
 
     def values(self) -> View[Any]:
@@ -313,6 +315,8 @@ class DataManager:
                         break
                     yield from rows
                     rows = []
+                else:
+                    reader.check_number()
             yield from rows  # of a live session only: its writer must find it closed
 
     def _ask(self, question: Callable[[Reader], T]) -> Iterator[T]:
@@ -344,7 +348,7 @@ class DataManager:
         matches = match if callable(match) else lambda key: key.startswith(match)
 
         def wanted(path: Path, row: Any) -> tuple[str, str, Any] | None:
-            key = row[1].decode()
+            key = verified_key(path, row[1])
             return (key, path.name, _item(path, row)[1]) if matches(key) else None
 
         return (found for found in self._each(Reader.items, wanted) if found is not None)
@@ -360,7 +364,7 @@ class DataManager:
 
 
 class View(Iterable[T]):
-    """What ``keys()``, ``values()`` and ``items()`` return: iterable again and again, read as it is iterated."""
+    """What ``keys()``, ``values()`` and ``items()`` return: iterable again and again, read as it goes."""
 
     def __init__(
         self,
@@ -384,13 +388,7 @@ class View(Iterable[T]):
 
 def _item(path: Path, row: tuple[int, bytes, bytes, int | None]) -> tuple[str, Any]:
     _, key, value, crc = row
-    if crc is not None and crc != checksum(key, value):
-        raise DamagedSessionError(
-            f"the session {path.name} is damaged: the value of {key.decode()!r} is not what was written",
-            path=str(path),
-            key=key.decode(),
-        )
-    return key.decode(), pickle.loads(value)
+    return verified_key(path, key), pickle.loads(verified(path, key, value, crc))
 
 
 def _joined(key: str, values: Iterable[Any]) -> list[Any]:
@@ -398,8 +396,8 @@ def _joined(key: str, values: Iterable[Any]) -> list[Any]:
     for value in values:
         if not isinstance(value, list | tuple):
             raise TypeError(
-                f"the values of {key!r} cannot be merged: one is a {type(value).__name__}, and only lists and "
-                f"tuples can be joined. get_all({key!r}) returns each."
+                f"the values of {key!r} cannot be merged: one is a {type(value).__name__}, and only lists "
+                f"and tuples can be joined. get_all({key!r}) returns each."
             )
         joined.extend(value)
     return joined

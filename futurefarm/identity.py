@@ -152,9 +152,11 @@ def _sorted_pairs(mapping: Mapping[Any, Any], depth: int) -> bytes:
 def _numpy(numpy: Any, value: Any, depth: int) -> bytes:
     if isinstance(value, numpy.generic):
         plain = value.item()
-        if type(plain) in _PLAIN or type(plain) is complex:
+        # Of a time in nanoseconds, numpy makes a mere number.
+        is_time = isinstance(value, (numpy.datetime64, numpy.timedelta64))
+        if not is_time and (type(plain) in _PLAIN or type(plain) is complex):
             return spell(plain, depth)
-        value = numpy.asarray(value)  # datetime64, long double, records: by dtype and bytes
+        value = numpy.asarray(value)  # times, long doubles, records: by dtype and bytes
     body = spell(value.shape, depth + 1)
     if value.dtype.hasobject:
         body += _plain("object") + b"".join(spell(part, depth + 1) for part in value.ravel().tolist())
@@ -180,9 +182,15 @@ def _function(function: Any, depth: int) -> bytes:
         closure = tuple(_cell(cell) for cell in function.__closure__ or ())
         defaults = (function.__defaults__ or (), function.__kwdefaults__ or {})
         return name + _code(function.__code__, depth) + spell(closure, depth + 1) + spell(defaults, depth + 1)
+    if isinstance(function, types.BuiltinFunctionType) and not _of_a_module(function):
+        return name + spell(function.__self__, depth + 1)
     if isinstance(function, (type, types.FunctionType, types.BuiltinFunctionType)):
         return name
     return name + _object(function, depth)
+
+
+def _of_a_module(function: types.BuiltinFunctionType) -> bool:
+    return function.__self__ is None or isinstance(function.__self__, types.ModuleType)
 
 
 def _cell(cell: types.CellType) -> Any:

@@ -27,7 +27,8 @@ class Record:
         key: of the result in the DataManager; None unless the status is ``ok``.
         error: type and text of the exception, or None.
         traceback: the traceback in the worker, or None.
-        host, pid: where it ran.
+        host: the computer on which it ran.
+        pid: the process in which it ran.
         started: seconds since 1970.
         seconds: how long the function ran.
         session: the name of the session that holds this record.

@@ -21,8 +21,8 @@ class MergeConflictWarning(UserWarning):
 def merge(source: Directory, target: Directory) -> dict[str, int]:
     """Take over into ``target`` what ``source`` holds; return how much, by session.
 
-    A session that ``target`` lacks is copied whole and appears under its name when it is complete. Of one that
-    it has (the same session, copied earlier) the missing rows are added.
+    A session that ``target`` lacks is copied whole and appears under its name when it is complete. Of one
+    that it has (the same session, copied earlier) the missing rows are added.
     """
     if source.id is not None and source.id == target.id and source.path.samefile(target.path):
         return {}

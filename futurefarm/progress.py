@@ -25,7 +25,7 @@ _WORKER_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {postfix}"
 
 def check_progress(progress: Any) -> None:
     """Raise UsageTypeError unless ``progress`` is something that `Progress` understands."""
-    if progress is None or isinstance(progress, bool | Mapping) or isinstance(progress, type):
+    if progress is None or isinstance(progress, bool | Mapping | type):
         return
     raise UsageTypeError(
         f"progress must be True, False, None, a tqdm class, or a dict of tqdm's options, not {progress!r}."
@@ -92,7 +92,7 @@ class Progress:
     def __enter__(self) -> Progress:
         if self._tqdm is not None:
             options = {"desc": self._name, "unit": "task", "total": self._total, **self._options}
-            self._bar = self._tqdm(**options)
+            self._draw(lambda: self._begin(options))
         if self._bar is not None or self._lines:
             self._ticker = threading.Thread(target=self._tick, name="futurefarm-progress", daemon=True)
             self._ticker.start()
@@ -109,6 +109,9 @@ class Progress:
                 self._draw(bar.close)
             if self._bar is not None:
                 self._draw(self._bar.close)
+
+    def _begin(self, options: dict[str, Any]) -> None:
+        self._bar = self._tqdm(**options)
 
     def skip(self, number: int) -> None:
         """Count tasks that were done before this sweep: they are part of it, but not of its speed."""

@@ -43,6 +43,7 @@ class Reporter:
         self._size = size
 
     def __call__(self, *args: Any) -> None:
+        """Note how far the task is: see the class."""
         fraction, text = _understood(args)
         if fraction is not None:
             # Brian 2 ends at 0.9999999999999998; others overshoot.
@@ -67,7 +68,7 @@ class Reporter:
 
     @property
     def should_stop(self) -> bool:
-        """True once the sweep is being stopped: a task that asks may return early with what it has."""
+        """Whether the sweep is being stopped; a task that asks may return early with what it has."""
         return self._stopped()
 
 

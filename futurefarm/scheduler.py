@@ -1,13 +1,13 @@
 """What to submit next: a state machine without input or output.
 
-It pulls tasks from an iterator only as they are needed, packs small ones into chunks, tries failed ones again,
-and runs suspects alone after a worker died, so that only the culprit is blamed.
+It pulls tasks from an iterator only as they are needed, packs small ones into chunks, tries failed ones
+again, and runs suspects alone after a worker died, so that only the culprit is blamed.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from typing import NamedTuple
 
 from .task import Receipt, Task
@@ -18,7 +18,9 @@ AIM = 0.05
 """Seconds of work in a chunk: enough that a future's cost vanishes, little enough to lose in a crash."""
 
 MAX_CHUNK = 4096
-GROWTH = 4
+
+EVIDENCE = 16
+"""Tasks that must have ended for each task in a chunk: a slow one among them keeps the others waiting."""
 
 
 class Ended(NamedTuple):
@@ -62,15 +64,16 @@ class Scheduler:
         self._deaths: dict[int, int] = {}
         self._size = 1
         self._pulled = 0
+        self._ended = 0
         self._running: dict[int, list[Task]] = {}
         self._alone = False
         self.exhausted = False
         self.stopped = False
 
     @property
-    def running(self) -> int:
-        """The number of chunks that are submitted."""
-        return len(self._running)
+    def running(self) -> Collection[int]:
+        """The tickets of the chunks that are submitted."""
+        return self._running.keys()
 
     @property
     def waiting(self) -> int:
@@ -102,7 +105,7 @@ class Scheduler:
         return max(1, min(self._size, -(-left // self._window)))
 
     def _pull(self, size: int) -> list[Task]:
-        chunk = []
+        chunk: list[Task] = []
         while self._again and len(chunk) < size:
             chunk.append(self._again.popleft())
         while not self.exhausted and len(chunk) < size:
@@ -145,8 +148,9 @@ class Scheduler:
 
     def _adapt(self, receipt: Receipt) -> None:
         if receipt.ended:
+            self._ended += receipt.ended
             fitting = int(AIM * receipt.ended / max(receipt.seconds, 1e-9))
-            self._size = max(1, min(fitting, self._size * GROWTH, MAX_CHUNK))
+            self._size = max(1, min(fitting, self._ended // EVIDENCE, MAX_CHUNK))
 
     def lost(
         self, statuses: Mapping[tuple[int, int], str], begun: Container[int] | None

@@ -19,7 +19,7 @@ import filelock
 from .directory import Directory
 from .errors import SessionClosedError, SessionError, SessionLockedError
 from .status import this_process
-from .store import Store, checksum, create
+from .store import Store, checksum, create, open_reader
 from .task import PROTOCOL, Outcome
 
 __all__ = ["LOCK_TIMEOUT", "KeyMaker", "LockingSession", "Session", "home_of", "seal"]
@@ -85,7 +85,7 @@ class Session(shelve.Shelf):  # type: ignore[type-arg]
             raise
         super().__init__(self._shelf_over(self.store), protocol=PROTOCOL)
         # A program that ends without closing its session still leaves one plain, sealed file.
-        weakref.finalize(self, _let_go, self.store, self._lock)
+        weakref.finalize(self, _let_go, self._busy, self.store, self._lock)
 
     def _shelf_over(self, store: Store) -> MutableMapping[bytes, bytes]:
         return store
@@ -136,10 +136,9 @@ class Session(shelve.Shelf):  # type: ignore[type-arg]
             if value is not None:
                 key = next(keys).encode()
                 results.append((key, value, checksum(key, value)))
-            attempts.append(
-                (task.number, task.identity, task.replicate, task.attempt, status, key, task.item)
-                + (error, traceback, host, pid, started, seconds)
-            )
+            number, identity, replicate, attempt, item = task
+            what = number, identity, replicate, attempt, status, key, item
+            attempts.append((*what, error, traceback, host, pid, started, seconds))
         with self._busy:
             if self.closed:
                 raise SessionClosedError(f"the session {self.name} is closed.", path=self.path)
@@ -234,11 +233,12 @@ def _reopen(path: Any, name: str, timeout: float) -> LockingSession:
     return LockingSession(Directory(path), name, timeout=timeout)
 
 
-def _let_go(store: Store, lock: _Lock) -> None:
-    try:
-        store.close()
-    finally:
-        lock.release()
+def _let_go(busy: threading.RLock, store: Store, lock: _Lock) -> None:
+    with busy:  # another thread may be closing the session at this moment
+        try:
+            store.close()
+        finally:
+            lock.release()
 
 
 class _Guarded(MutableMapping[bytes, bytes]):
@@ -319,10 +319,10 @@ def _open(directory: Directory, name: str) -> Store:
     if path.exists():
         home = home_of(directory, name)
         if home is None or home != path.stat().st_ino:
-            # From elsewhere: it is checked as a copy first, and is at home from then on.
-            store = Store(path, wal=not directory.on_network)
-            _write_note(directory, name, path.stat().st_ino)
-            return store
+            home = path.stat().st_ino
+            with open_reader(path) as reader:  # from elsewhere: checked as a copy, and at home from then on
+                if reader is not None:
+                    _write_note(directory, name, home)
         return Store(path, wal=not directory.on_network, home=home)
     draft = directory.farm / f"draft-{secrets.token_hex(5)}"
     try:

@@ -112,7 +112,7 @@ def _claim(folder: Path, blank: bytes) -> tuple[int, Path]:
 
 
 def read(folder: Path) -> list[Worker]:
-    """Read all pages of a folder, in the order of their numbers; pages half made or half gone are left out."""
+    """Read all pages of a folder, by their numbers; those half made or half gone are left out."""
     pages = []
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(folder):

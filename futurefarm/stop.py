@@ -13,7 +13,7 @@ from typing import Any
 
 from .directory import Directory, stop_mark
 
-__all__ = ["Listener", "StopFlag", "kill", "signals_held"]
+__all__ = ["Listener", "StopFlag", "kill"]
 
 LOOK = 0.05
 """Seconds between two looks at the stop file."""
@@ -143,20 +143,6 @@ class Listener:
             self._end_now()
         elif self._signals > 2:
             raise KeyboardInterrupt
-
-
-@contextmanager
-def signals_held() -> Iterator[None]:
-    """Hold signals back: processes started in this block inherit that, and cannot be killed by Ctrl-C
-    before they are ready to be deaf to it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 def kill(pid: int) -> None:

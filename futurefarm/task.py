@@ -13,7 +13,7 @@ import pickle
 import types
 from collections import ChainMap
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from .errors import UnstorableError
 
@@ -83,8 +83,9 @@ class Receipt(NamedTuple):
 
     @classmethod
     def loads(cls, data: bytes) -> Receipt:
-        *fields, outcomes = pickle.loads(data)
-        return cls(*fields, tuple(Outcome(Task(*task), *rest) for task, *rest in outcomes))
+        ended, failed, seconds, session, row, outcomes = pickle.loads(data)
+        full = tuple(Outcome(Task(*task), *rest) for task, *rest in outcomes)
+        return cls(ended, failed, seconds, session, row, full)
 
 
 class Job(NamedTuple):
@@ -186,9 +187,9 @@ def dumps_result(value: Any) -> bytes:
 def _dumps_with_classes_by_value(value: Any) -> bytes:
     import cloudpickle
 
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined]
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         # Without cloudpickle's table of odd types (modules, files, locks): they stay errors.
-        dispatch_table = ChainMap(copyreg.dispatch_table)
+        dispatch_table: ClassVar[Any] = ChainMap(copyreg.dispatch_table)
 
     buffer = io.BytesIO()
     Pickler(buffer, PROTOCOL).dump(value)

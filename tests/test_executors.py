@@ -21,6 +21,8 @@ from futurefarm.testing.tasks import keep
 class TestLoky(ExecutorSuite):
     """On one pool for all tests, as each start of a pool costs half a second; by name: `TestLokyByName`."""
 
+    keeps_workers = True
+
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
     def _warm(cls):
@@ -29,6 +31,8 @@ class TestLoky(ExecutorSuite):
 
 
 class TestProcess(ExecutorSuite):
+    keeps_workers = True
+
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
     def _warm(cls):
@@ -182,7 +186,11 @@ def test_pytest_chooses_the_executor_of_the_tested_code(tmp_path):
     (tmp_path / "test_user.py").write_text(textwrap.dedent(test))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_user.py"]
     with_option = subprocess.run(
-        [*command, "--futurefarm-executor", "serial"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [*command, "--futurefarm-executor", "serial"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     assert "1 passed" in with_option.stdout, with_option.stdout + with_option.stderr

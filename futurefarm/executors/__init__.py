@@ -2,8 +2,8 @@
 
 Any `concurrent.futures.Executor` is one. ``run_tasks(..., executor=...)`` takes
 
-* a name: ``"loky"`` (the default), ``"process"``, ``"thread"``, ``"serial"``, one that was registered here, or
-  one that an installed package offers in the entry-point group ``futurefarm.executors``;
+* a name: ``"loky"`` (the default), ``"process"``, ``"thread"``, ``"serial"``, one that was registered here,
+  or one that an installed package offers in the entry-point group ``futurefarm.executors``;
 * a factory ``factory(max_workers) -> Executor``, made again when the engine breaks and shut down at the end;
 * an executor, which is used and never shut down.
 

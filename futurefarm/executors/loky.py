@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
 from loky import ProcessPoolExecutor
 
-from ..worker import prepare_process
+from ..worker import prepare_process, signals_held
 
 __all__ = ["LokyExecutor", "make"]
 
@@ -14,6 +18,11 @@ IDLE = 300
 
 class LokyExecutor(ProcessPoolExecutor):  # type: ignore[misc]
     """loky's executor, with the method by which Python 3.14's can end running tasks."""
+
+    def submit(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
+        with signals_held():  # this is where workers are started
+            future: Future[Any] = super().submit(fn, *args, **kwargs)
+            return future
 
     def kill_workers(self) -> None:
         self.shutdown(wait=True, kill_workers=True)

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from typing import ParamSpec, TypeVar
 
-from ..worker import prepare_process
+from ..worker import prepare_process, signals_held
 
 __all__ = ["ProcessExecutor", "make"]
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
 class ProcessExecutor(ProcessPoolExecutor):
-    """The standard library's executor, with Python 3.14's method to end running tasks."""
+    """The standard library's executor, with the method by which Python 3.14's ends running tasks."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        with signals_held():  # this is where workers are started
+            return super().submit(fn, *args, **kwargs)
 
     def kill_workers(self) -> None:
-        if hasattr(super(), "kill_workers"):
-            super().kill_workers()
-            return
         processes = list((getattr(self, "_processes", None) or {}).values())
         self.shutdown(wait=False, cancel_futures=True)
         for process in processes:

@@ -121,8 +121,8 @@ def resolve(executor: str | Executor | Factory) -> Engine:
     if callable(chosen):
         return Engine(getattr(chosen, "__name__", type(chosen).__name__), chosen)
     raise UsageTypeError(
-        f"executor must be a name ({', '.join(known())}), a concurrent.futures.Executor or a factory of such, "
-        f"not {executor!r}."
+        f"executor must be a name ({', '.join(known())}), a concurrent.futures.Executor or a factory of "
+        f"such, not {executor!r}."
     )
 
 

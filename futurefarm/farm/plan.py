@@ -27,6 +27,7 @@ class Plan:
 
     dataman: DataManager
     name: str
+    function: tuple[Any, tuple[Any, ...], dict[str, Any]]
     fingerprint: Fingerprint
     job: Job
     args: Iterator[Any]
@@ -65,7 +66,7 @@ def make_plan(
     _check_options(on_error, stop, workers=(workers, 1), retries=(retries, 0), total=(total, 0))
     check_progress(progress)
     bound = _checked_function(fn, *bound)
-    function = _pickled(fn, bound)
+    pickled = _pickled(fn, bound)
     iterator = _iterator(args)
     if total is None and isinstance(args, Sized):
         total = len(args)
@@ -76,11 +77,12 @@ def make_plan(
     return Plan(
         dataman=dataman,
         name=function_name(fn).rpartition(":")[2],
+        function=(fn, *bound),
         fingerprint=Fingerprint(fn, bound if isinstance(fn, type) else ()),
         job=Job(
             sweep=new_sweep_id(),
             record=sweep_record(fn, engine.name, workers, total),
-            function=function,
+            function=pickled,
             directory=dataman.basepath,
             directory_id=dataman.directory.id or "",
             stop_seen=stop_mark(dataman.directory.stop),

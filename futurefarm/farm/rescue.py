@@ -40,9 +40,9 @@ class Rescue:
         self._breakdowns = 0
 
     def engine_failed(self, ticket: int, error: BaseException) -> None:
-        """A future ended by an exception, which is always the engine's: go on without that chunk, or remake."""
+        """A future ended by an exception, always the engine's: go on without that chunk, or remake."""
         if not self._sweep.pool.accepts():
-            self.remake(error)
+            self.remake(error, ticket)
             return
         statuses, begun = self._left_by_the_dead()
         self._judge(*self._sweep.scheduler.lost_one(ticket, statuses, begun), error)
@@ -56,14 +56,14 @@ class Rescue:
         elif time.monotonic() - self._death_seen > UNNOTICED:
             self.remake(BrokenExecutorError("a worker died, and its engine did not notice"))
 
-    def remake(self, error: BaseException) -> None:
+    def remake(self, error: BaseException, ticket: int | None = None) -> None:
         """Make the engine again. What dead workers had committed counts; what they were running is suspect.
 
         Raises:
             BrokenExecutorError: it was passed as an instance, or breaks again and again.
         """
         sweep, engine = self._sweep, self._sweep.plan.engine.name
-        self._take_receipts(GRACE)
+        self._take_receipts(GRACE, {ticket})
         self._breakdowns += 1
         if sweep.pool.can_be_remade:
             self._kill_workers()
@@ -75,18 +75,19 @@ class Rescue:
         if not sweep.pool.can_be_remade:
             raise BrokenExecutorError(
                 f"the executor broke, and as it was passed as an instance it cannot be made again ({error}). "
-                f"What had finished is stored. Pass a factory, for example lambda n: {engine}(n), and make the "
-                f"same call with resume=True."
+                f"What had finished is stored. Pass a factory, for example lambda n: {engine}(n), and make "
+                f"the same call with resume=True."
             ) from error
         if self._breakdowns > MAX_BREAKDOWNS:
             raise BrokenExecutorError(
-                f"the executor {engine!r} broke {self._breakdowns} times in a row, and no task ended in between "
-                f"({error}). What had finished is stored; the same call with resume=True goes on from there."
+                f"the executor {engine!r} broke {self._breakdowns} times in a row, and no task ended in "
+                f"between ({error}). What had finished is stored; the same call with resume=True goes on "
+                f"from there."
             ) from error
 
     def end_workers(self) -> None:
         """End running tasks at once; what has been committed will be counted."""
-        self._take_receipts(0.0)
+        self._take_receipts(0.0, set())
         if self._sweep.pool.can_be_remade:
             self._kill_workers()
 
@@ -96,17 +97,21 @@ class Rescue:
         ended, _ = self._sweep.scheduler.lost(statuses, ())
         self._sweep.count(ended)
 
-    def _take_receipts(self, seconds: float) -> None:
+    def _take_receipts(self, seconds: float, failed: set[int | None]) -> None:
+        """Take the receipts that have come, or come within some seconds; no longer than any can come."""
+        sweep = self._sweep
         deadline = time.monotonic() + seconds
-        while self._sweep.scheduler.running:
-            event = self._sweep.pool.next_event(max(0.0, min(0.05, deadline - time.monotonic())))
-            if event is not None and event.receipt is not None:
-                self._sweep.take(event.ticket, event.receipt)
-            elif event is None and time.monotonic() >= deadline:
+        while not failed.issuperset(sweep.scheduler.running):
+            event = sweep.pool.next_event(max(0.0, deadline - time.monotonic()))
+            if event is None:
                 return
+            if event.receipt is not None:
+                sweep.take(event.ticket, event.receipt)
+            else:
+                failed.add(event.ticket)
 
     def _left_by_the_dead(self) -> tuple[dict[tuple[int, int], str], set[int] | None]:
-        """Return what was committed without acknowledgement, and which tasks the dead were running, if known."""
+        """Return what was committed and not acknowledged, and which tasks the dead were running, if known."""
         sweep = self._sweep
         statuses = {}
         for session, row, number, attempt, status in sweep.plan.dataman.ended(sweep.name, dict(sweep.rows)):

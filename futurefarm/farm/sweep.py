@@ -12,10 +12,10 @@ from ..progress import Progress
 from ..scheduler import Ended, Scheduler
 from ..session import seal
 from ..status import Worker, clear, read
-from ..stop import Listener, signals_held
+from ..stop import Listener
 from ..store import Header
 from ..task import Chunk, Outcome, Receipt
-from ..worker import commit, interrupt_running, leave
+from ..worker import commit, interrupt_running, join, leave
 from .items import Items
 from .plan import Plan
 from .rescue import Rescue
@@ -58,6 +58,7 @@ class Sweep:
 
     def run(self) -> Summary:
         begun = time.monotonic()
+        join(self.name, *self.plan.function)
         self.pages.mkdir(mode=0o700, parents=True)
         with self.stop, self.progress:
             try:
@@ -100,8 +101,7 @@ class Sweep:
                 self.scheduler.refused(chunk)
                 return
             try:
-                with signals_held():
-                    ticket = self.pool.submit(Chunk.dumps(self.payload, chunk))
+                ticket = self.pool.submit(Chunk.dumps(self.payload, chunk))
             except BrokenExecutorError as error:
                 self.scheduler.refused(chunk)
                 self.rescue.remake(error)

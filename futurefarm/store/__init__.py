@@ -12,11 +12,12 @@ wrong moment must be noticed, never be silently short, hence two marks in the he
   the mark but no log is an incomplete copy, unless it is the very file that was written here: SQLite itself
   may have folded the log in, when the last process that had the file open ended.
 * ``generation`` counts the logs that a file has had, and the first entry of each log repeats it: a log
-  beside a file of another generation belongs to an older or newer copy.
+  beside a file of another generation belongs to an older or newer copy. The second entry is the log's salt,
+  which SQLite renews whenever it begins the log anew: a log that was begun unnoticed is not trusted either.
 """
 
 from .copy import adopt, copy
-from .format import FORMAT, Header, checksum, create, log_size
+from .format import FORMAT, Header, checksum, create, log_size, verified, verified_key
 from .reader import Attempt, Reader, open_reader
 from .store import Store
 
@@ -32,4 +33,6 @@ __all__ = [
     "create",
     "log_size",
     "open_reader",
+    "verified",
+    "verified_key",
 ]

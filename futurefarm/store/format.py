@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import DamagedSessionError, IncompleteCopyError, NewerSessionError, SessionError
+from .grip import Grip
 
 FORMAT = 1
 _MAGIC = b"SQLite format 3\0"
 _APPLICATION = 0x46464152  # "FFAR"
+
+# The rows that have a checksum are counted, twice, so that a flipped bit in a count is noticed. Those that
+# another program wrote have none; the index `Unchecked` counts them.
+_COUNTERS = "('count', 'again')"
 
 _SCHEMA = f"""
 PRAGMA application_id = {_APPLICATION};
@@ -29,9 +34,17 @@ CREATE TABLE Attempt (
     seconds REAL NOT NULL, crc INTEGER NOT NULL
 );
 CREATE TRIGGER Removed AFTER DELETE ON Dict WHEN OLD.crc IS NOT NULL
-    BEGIN UPDATE Meta SET value = value - 1 WHERE name = 'count'; END;
-INSERT INTO Meta VALUES ('count', 0), ('generation', 0);
+    BEGIN UPDATE Meta SET value = value - 1 WHERE name IN {_COUNTERS}; END;
+CREATE TRIGGER Replaced BEFORE INSERT ON Dict
+    WHEN NEW.crc IS NULL AND EXISTS (SELECT 1 FROM Dict WHERE key = NEW.key AND crc IS NOT NULL)
+    BEGIN UPDATE Meta SET value = value - 1 WHERE name IN {_COUNTERS}; END;
+INSERT INTO Meta VALUES ('count', 0), ('again', 0), ('generation', 0), ('log', x'');
 """
+
+COUNT_MORE = f"UPDATE Meta SET value = value + ? WHERE name IN {_COUNTERS}"
+RECOUNT = (
+    f"UPDATE Meta SET value = (SELECT COUNT(*) FROM Dict WHERE crc IS NOT NULL) WHERE name IN {_COUNTERS}"
+)
 
 GET = "SELECT value, crc FROM Dict WHERE key = ?"
 HAS = "SELECT 1 FROM Dict WHERE key = ?"
@@ -51,8 +64,8 @@ class Header(NamedTuple):
 
     @classmethod
     def read(cls, path: Path) -> Header:
-        with open(path, "rb") as file:
-            data = file.read(100)
+        with Grip(path) as grip:
+            data = grip.read(100)
         ours = data.startswith(_MAGIC) and data[68:72] == _APPLICATION.to_bytes(4, "big")
         user = int.from_bytes(data[60:64], "big")
         return cls(ours, user & 0xFF, bool(user & 0x100), user >> 9, data[18:19] == b"\2")
@@ -82,6 +95,15 @@ def checksum(key: bytes, value: bytes) -> int:
 
 def attempt_checksum(identity: bytes, item: bytes, error: str | None) -> int:
     return zlib.crc32((error or "").encode("utf-8", "replace"), zlib.crc32(item, zlib.crc32(identity)))
+
+
+def log_salt(path: Path) -> bytes:
+    """Return what SQLite makes anew whenever it begins a session's log; nothing where there is no log."""
+    try:
+        with open(f"{path}-wal", "rb") as file:
+            return file.read(24)[16:]
+    except FileNotFoundError:
+        return b""
 
 
 def log_size(path: Path) -> int:
@@ -123,25 +145,32 @@ def incomplete(path: Path) -> IncompleteCopyError:
     )
 
 
-def damaged(path: Path, error: sqlite3.Error) -> SessionError:
-    if isinstance(error, sqlite3.OperationalError):  # full, locked, no permission, input or output failed
-        return SessionError(f"the session {path} cannot be used: {error}.", path=str(path))
+def damage(path: Path, what: object, key: str | None = None) -> DamagedSessionError:
     return DamagedSessionError(
-        f"the session {path.name} is damaged ({error}). Other sessions are not affected; restore "
-        f"{path} from a copy.",
+        f"the session {path.name} is damaged: {what}. Its other records and other sessions are not affected; "
+        f"restore {path} from a copy.",
         path=str(path),
+        key=key,
     )
 
 
-def verified(path: Path, key: bytes, value: bytes, crc: int | None) -> bytes:
-    if crc is not None and crc != checksum(key, value):
-        text = key.decode("utf-8", "replace")
-        raise DamagedSessionError(
-            f"the session {path.name} is damaged: the value of {text!r} is not what was written. Other "
-            f"values are not affected; restore {path} from a copy.",
-            path=str(path),
-            key=text,
-        )
+def damaged(path: Path, error: sqlite3.Error | UnicodeDecodeError) -> SessionError:
+    if isinstance(error, sqlite3.OperationalError):  # full, locked, no permission, input or output failed
+        return SessionError(f"the session {path} cannot be used: {error}.", path=str(path))
+    return damage(path, error)
+
+
+def verified_key(path: Path, key: Any) -> str:
+    try:
+        return str(key, "utf-8")
+    except (TypeError, UnicodeDecodeError):
+        raise damage(path, f"the key {key!r} is not what was written") from None
+
+
+def verified(path: Path, key: bytes, value: Any, crc: int | None) -> bytes:
+    text = verified_key(path, key)
+    if type(value) is not bytes or (crc is not None and crc != checksum(key, value)):
+        raise damage(path, f"the value of {text!r} is not what was written", text)
     return value
 
 
@@ -150,18 +179,21 @@ def named_errors(path: Path) -> Iterator[None]:
     """Turn the errors of SQLite into ours, which name the session."""
     try:
         yield
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # its messages may quote damaged text
         raise damaged(path, error) from error
 
 
-_COUNT = "SELECT value FROM Meta WHERE name = 'count'"
-_UNCHECKED = "SELECT 1 FROM Dict WHERE crc IS NULL LIMIT 1"
+_COUNTED = f"SELECT min(value), max(value) FROM Meta WHERE name IN {_COUNTERS}"
+_UNCHECKED = "SELECT COUNT(*) FROM Dict WHERE crc IS NULL"
 
 
-def count(connection: sqlite3.Connection) -> int:
-    if connection.execute(_UNCHECKED).fetchone() is not None:  # another program has written here
-        return int(connection.execute("SELECT COUNT(*) FROM Dict").fetchone()[0])
-    return int(connection.execute(_COUNT).fetchone()[0])
+def count(path: Path, connection: sqlite3.Connection) -> int:
+    """Return the number of items, without going through them."""
+    with named_errors(path):
+        ((least, most), (unchecked,)) = (connection.execute(q).fetchone() for q in (_COUNTED, _UNCHECKED))
+    if least != most or type(least) is not int or least < 0:
+        raise damage(path, "its count of items is not what was written")
+    return least + int(unchecked)
 
 
 def step(

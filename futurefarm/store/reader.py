@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import DamagedSessionError
+from ..errors import SessionError
 from .format import (
     GET,
     HAS,
@@ -17,19 +17,22 @@ from .format import (
     attempt_checksum,
     checked,
     count,
+    damage,
     incomplete,
+    log_salt,
     log_size,
     named_errors,
     step,
     verified,
 )
+from .grip import Grip
 
 __all__ = ["Attempt", "Reader", "open_reader"]
 
 _ATTEMPTS = (
-    "SELECT a.id, s.name, s.record, a.number, a.identity, a.replicate, a.attempt, a.status, a.key, a.item, a.error,"
-    " a.traceback, a.host, a.pid, a.started, a.seconds, a.crc FROM Attempt a JOIN Sweep s ON s.id = a.sweep"
-    " WHERE a.id > ? ORDER BY a.id"
+    "SELECT a.id, s.name, s.record, a.number, a.identity, a.replicate, a.attempt, a.status, a.key, a.item,"
+    " a.error, a.traceback, a.host, a.pid, a.started, a.seconds, a.crc"
+    " FROM Attempt a JOIN Sweep s ON s.id = a.sweep WHERE a.id > ? ORDER BY a.id"
 )
 
 
@@ -61,6 +64,7 @@ class Reader:
         self.path = path
         self._connection = connection
         self._header = header
+        self._seen: int | None = None
 
     @property
     def live(self) -> bool:
@@ -68,8 +72,7 @@ class Reader:
         return self._header.writing or Header.read(self.path) != self._header
 
     def __len__(self) -> int:
-        with named_errors(self.path):
-            return count(self._connection)
+        return count(self.path, self._connection)
 
     def __contains__(self, key: bytes) -> bool:
         with named_errors(self.path):
@@ -83,22 +86,23 @@ class Reader:
 
     def keys(self, after: int) -> tuple[list[tuple[Any, ...]], int | None]:
         """Return a step of (row, key) behind row ``after``, and the row to go on from, or None at the end."""
-        return self._step("SELECT rowid, key FROM Dict WHERE rowid > ? ORDER BY rowid", after)
+        return self._counted("SELECT rowid, key FROM Dict WHERE rowid > ? ORDER BY rowid", after)
 
     def items(self, after: int) -> tuple[list[tuple[Any, ...]], int | None]:
         """Return a step of (row, key, value, crc)."""
-        return self._step("SELECT rowid, key, value, crc FROM Dict WHERE rowid > ? ORDER BY rowid", after)
+        return self._counted("SELECT rowid, key, value, crc FROM Dict WHERE rowid > ? ORDER BY rowid", after)
+
+    def check_number(self) -> None:
+        """Raise DamagedSessionError unless as many items were read as there are in a sealed session."""
+        if self._seen is not None and not self.live and self._seen != len(self):
+            raise damage(self.path, f"of its {len(self)} items, {self._seen} were found")
 
     def attempts(self, after: int) -> tuple[list[Attempt], int | None]:
         """Return a step of the ledger."""
         rows, after_ = self._step(_ATTEMPTS, after)
         for row in rows:
-            if row[-1] != attempt_checksum(row[4], row[9], row[10]):
-                raise DamagedSessionError(
-                    f"the session {self.path.name} is damaged: row {row[0]} of its ledger is not what was "
-                    f"written. Restore {self.path} from a copy.",
-                    path=str(self.path),
-                )
+            if not _is_whole(row):
+                raise damage(self.path, f"row {row[0]} of its ledger is not what was written")
         return [Attempt(*row[:-1]) for row in rows], after_
 
     def finished(self, after: int) -> tuple[list[tuple[Any, ...]], int | None]:
@@ -110,8 +114,8 @@ class Reader:
     def numbers(self, sweep: str, after: int) -> tuple[list[tuple[Any, ...]], int | None]:
         """Return a step of (row, number, attempt, status, seconds) of one sweep."""
         return self._step(
-            "SELECT a.id, a.number, a.attempt, a.status, a.seconds FROM Attempt a JOIN Sweep s ON s.id = a.sweep"
-            " WHERE a.id > ? AND s.name = ? ORDER BY a.id",
+            "SELECT a.id, a.number, a.attempt, a.status, a.seconds"
+            " FROM Attempt a JOIN Sweep s ON s.id = a.sweep WHERE a.id > ? AND s.name = ? ORDER BY a.id",
             after,
             sweep,
         )
@@ -120,9 +124,27 @@ class Reader:
         """Copy the whole session, in one consistent state."""
         self._connection.backup(target)
 
-    def _step(self, query: str, after: int) -> tuple[list[tuple[Any, ...]], int | None]:
+    def _counted(self, query: str, after: int) -> tuple[list[tuple[Any, ...]], int | None]:
+        rows, next_ = self._step(query, after)
+        if after == 0:
+            self._seen = 0
+        if self._seen is not None:
+            for row, *_ in rows:
+                if row > after:  # a damaged page may show one row in the place of another
+                    self._seen += 1
+                    after = row
+        return rows, next_
+
+    def _step(self, query: str, after: int, *values: Any) -> tuple[list[tuple[Any, ...]], int | None]:
         with named_errors(self.path):
-            return step(self._connection, query, after)
+            return step(self._connection, query, after, *values)
+
+
+def _is_whole(row: tuple[Any, ...]) -> bool:
+    try:
+        return bool(row[-1] == attempt_checksum(row[4], row[9], row[10]))
+    except (TypeError, AttributeError):  # a flipped bit made a text of bytes, or a number
+        return False
 
 
 @contextmanager
@@ -132,31 +154,39 @@ def open_reader(path: Path, *, home: int | None = None) -> Iterator[Reader | Non
     Readers hold no lock between steps: a slow one must not hold a writer up, nor keep it from sealing.
 
     Raises:
-        SessionError: the session is damaged, newer, or an incomplete copy.
+        SessionError: the session is damaged, newer, or an incomplete copy, or must not be read.
     """
     try:
-        header = Header.read(path)
+        grip = Grip(path)
     except FileNotFoundError:
-        header = Header(False, 0, False, 0, False)
-    if not header.ours:
         yield None
         return
-    checked(path, home, header)
-    uri = f"{path.absolute().as_uri()}?mode=ro"
-    if not header.writing and not header.wal and log_size(path):
-        uri += "&immutable=1"  # sealed; the log beside it is of an older copy and must not be applied
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0, check_same_thread=False)
-    try:
-        reader = Reader(path, connection, header)
-        if header.writing and not at_home(path, home):
-            _check_generation(reader, header)
-        yield reader
-    finally:
-        connection.close()
+    except OSError as error:
+        raise SessionError(
+            f"the session {path} cannot be read ({error.strerror}).", path=str(path)
+        ) from error
+    with grip:
+        header = Header.read(path)
+        if not header.ours:
+            yield None
+            return
+        checked(path, home, header)
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        if not header.writing and not header.wal and log_size(path):
+            uri += "&immutable=1"  # sealed; the log beside it is of an older copy and must not be applied
+        with named_errors(path), closing(_connect(uri)) as connection:
+            reader = Reader(path, connection, header)
+            if header.writing and not at_home(path, home):
+                _check_log(reader, header)
+            yield reader
 
 
-def _check_generation(reader: Reader, header: Header) -> None:
-    with named_errors(reader.path):
-        (noted,) = reader._connection.execute("SELECT value FROM Meta WHERE name = 'generation'").fetchone()
-    if noted != header.generation:
+def _connect(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0, check_same_thread=False)
+
+
+def _check_log(reader: Reader, header: Header) -> None:
+    """Raise IncompleteCopyError unless the log that was copied continues the file that was copied."""
+    noted = dict(reader._connection.execute("SELECT name, value FROM Meta"))
+    if (header.generation, log_salt(reader.path)) != (noted.get("generation"), noted.get("log")):
         raise incomplete(reader.path)

@@ -11,19 +11,23 @@ from typing import Any
 
 from ..errors import SessionClosedError
 from .format import (
+    COUNT_MORE,
     FORMAT,
     GET,
     HAS,
+    RECOUNT,
     Header,
     attempt_checksum,
     checked,
     checksum,
     count,
     damaged,
+    log_salt,
     log_size,
     step,
     verified,
 )
+from .grip import Grip
 
 __all__ = ["Store"]
 
@@ -31,8 +35,7 @@ _ADD = "INSERT INTO Dict (key, value, crc) VALUES (?, ?, ?)"
 _PUT = (
     "INSERT INTO Dict (key, value, crc) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE SET value=?2, crc=?3"
 )
-_COUNT_MORE = "UPDATE Meta SET value = value + ? WHERE name = 'count'"
-_RECOUNT = "UPDATE Meta SET value = (SELECT COUNT(*) FROM Dict) WHERE name = 'count'"
+_NOTE = "UPDATE Meta SET value = ? WHERE name = ?"
 _ATTEMPT = (
     "INSERT INTO Attempt (sweep, number, identity, replicate, attempt, status, key, item, error, traceback,"
     " host, pid, started, seconds, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -59,41 +62,51 @@ class Store(MutableMapping[bytes, bytes]):
         self._pid = os.getpid()
         self._wal = wal
         self._depth = 0
-        self._doomed = False
         header = checked(path, home)
         if not header.writing and not header.wal:
             for side in ("-wal", "-shm"):  # left over by a copy of an older state; the sealed file has it all
                 Path(f"{path}{side}").unlink(missing_ok=True)
-        self._connection = sqlite3.connect(path, isolation_level=None, timeout=10.0, check_same_thread=False)
+        self._grip = Grip(path)
+        self._connection: sqlite3.Connection | None = sqlite3.connect(
+            path, isolation_level=None, timeout=10.0, check_same_thread=False
+        )
         try:
-            self._begin_log(header)
-        except sqlite3.Error as error:
+            self._begin_log(header, self._connection)
+        except BaseException as error:
             self._connection.close()
-            raise damaged(path, error) from error
+            self._grip.release()
+            if isinstance(error, sqlite3.DatabaseError | UnicodeDecodeError):
+                raise damaged(path, error) from error
+            raise
 
-    def _begin_log(self, header: Header) -> None:
-        execute = self._connection.execute
+    def _begin_log(self, header: Header, connection: sqlite3.Connection) -> None:
+        execute = connection.execute
         execute("PRAGMA cache_size = -16000")
         execute("PRAGMA wal_autocheckpoint = 0")
         if header.writing:  # another process writes too, or one died: its log goes on
             execute(f"PRAGMA journal_mode = {'WAL' if self._wal else 'TRUNCATE'}")
             execute(f"PRAGMA synchronous = {'FULL' if self._wal else 'EXTRA'}")
-            self._generation = header.generation
+            if self._wal and not log_size(self.path):  # died between two logs
+                self._renew()
             return
         execute("PRAGMA journal_mode = DELETE")  # shelve.open leaves WAL mode behind
         execute("PRAGMA synchronous = EXTRA")
-        self._generation = header.generation + 1
-        execute(f"PRAGMA user_version = {self._version(writing=True)}")
+        self._set_version(connection, writing=True, more=1)
         execute(f"PRAGMA journal_mode = {'WAL' if self._wal else 'TRUNCATE'}")
         if self._wal:
             execute("PRAGMA synchronous = FULL")
-        self._note_generation()
+        self._note_log()
 
-    def _version(self, *, writing: bool) -> int:
-        return FORMAT | writing << 8 | self._generation << 9
+    def _set_version(self, connection: sqlite3.Connection, *, writing: bool, more: int = 0) -> None:
+        # Asked of the file: another process that shares the session may have raised it.
+        generation = (connection.execute("PRAGMA user_version").fetchone()[0] >> 9) + more
+        connection.execute(f"PRAGMA user_version = {FORMAT | writing << 8 | generation << 9}")
 
-    def _note_generation(self) -> None:
-        self._connection.execute("UPDATE Meta SET value = ? WHERE name = 'generation'", (self._generation,))
+    def _note_log(self) -> None:
+        """Note in the log which file and which log belong together."""
+        (version,) = self._execute("PRAGMA user_version", ()).fetchone()
+        self._execute(_NOTE, (version >> 9, "generation"))
+        self._execute(_NOTE, (log_salt(self.path), "log"))
 
     # -- one value at a time
 
@@ -107,10 +120,8 @@ class Store(MutableMapping[bytes, bytes]):
         with self.transaction():
             row = self._execute(GET, (key,)).fetchone()
             self._execute(_PUT, (key, value, checksum(key, value)))
-            if row is None:
-                self._execute(_COUNT_MORE, (1,))
-            elif row[1] is None:  # another program wrote it and did not count
-                self.recount()
+            if row is None or row[1] is None:  # another program wrote it, and without a checksum
+                self._execute(COUNT_MORE, (1,))
 
     def __delitem__(self, key: bytes) -> None:
         if not self._execute("DELETE FROM Dict WHERE key = ?", (key,)).rowcount:
@@ -120,7 +131,7 @@ class Store(MutableMapping[bytes, bytes]):
         return self._execute(HAS, (key,)).fetchone() is not None
 
     def __len__(self) -> int:
-        return count(self.connection)
+        return count(self.path, self.connection)
 
     def __iter__(self) -> Iterator[bytes]:
         after: int | None = 0
@@ -147,7 +158,7 @@ class Store(MutableMapping[bytes, bytes]):
         with self.transaction():
             number = self.sweep(sweep, record)
             self.connection.executemany(_ADD, results)
-            self._execute(_COUNT_MORE, (len(results),))
+            self._execute(COUNT_MORE, (len(results),))
             self.add_attempts((number, *row, attempt_checksum(row[1], row[6], row[7])) for row in attempts)
             return int(self._execute("SELECT max(id) FROM Attempt", ()).fetchone()[0] or 0)
 
@@ -157,7 +168,7 @@ class Store(MutableMapping[bytes, bytes]):
 
     def recount(self) -> None:
         """Count the items again, after they were written by other ways than `append`."""
-        self._execute(_RECOUNT, ())
+        self._execute(RECOUNT, ())
 
     def sweep(self, sweep: str, record: str) -> int:
         """Return the number that a sweep has in this file."""
@@ -166,7 +177,7 @@ class Store(MutableMapping[bytes, bytes]):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All changes in the block, or none; a block within a block belongs to the outer one."""
+        """All changes in the block, or none; a block within a block is a part of it, undone on its own."""
         self.begin()
         try:
             yield
@@ -177,21 +188,23 @@ class Store(MutableMapping[bytes, bytes]):
 
     def begin(self) -> None:
         """Begin a transaction, or a part of the one that has begun."""
-        if not self._depth:
-            self._execute("BEGIN IMMEDIATE", ())
+        self._execute(f"SAVEPOINT part{self._depth}" if self._depth else "BEGIN IMMEDIATE", ())
         self._depth += 1
 
     def end(self, *, commit: bool) -> None:
-        """End a transaction; if any part of it asks for that, nothing of it is stored."""
+        """End a transaction or a part of one, and keep its changes or undo them."""
         self._depth -= 1
-        self._doomed |= not commit
+        if not commit and not self.connection.in_transaction:
+            return  # SQLite has undone everything itself, because the disk is full or failed
         if self._depth:
+            if not commit:
+                self._execute(f"ROLLBACK TO part{self._depth}", ())
+            self._execute(f"RELEASE part{self._depth}", ())
             return
-        doomed, self._doomed = self._doomed, False
         try:
-            self._execute("ROLLBACK" if doomed else "COMMIT", ())
+            self._execute("COMMIT" if commit else "ROLLBACK", ())
         except BaseException:
-            if self._connection.in_transaction:
+            if self._connection is not None and self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
 
@@ -206,54 +219,74 @@ class Store(MutableMapping[bytes, bytes]):
         return log_size(self.path)
 
     def fold(self) -> None:
-        """Fold the log into the file and begin a new one, for a file whose log grew long.
+        """Fold the log into the file and begin a new one, for a file whose log grew long."""
+        if not self._wal:
+            return
+        busy, log, folded = self._checkpoint()
+        if not busy or log == folded:
+            self._renew()
+
+    def _checkpoint(self) -> tuple[int, int, int]:
+        busy, log, folded = self._execute("PRAGMA wal_checkpoint(TRUNCATE)", ()).fetchone()
+        return busy, log, folded
+
+    def _renew(self) -> None:
+        """Go over to a new log, after the old one was folded into the file.
 
         The order matters to copies that are being taken: the generation rises between the old log and the
         new one, so that no copy can hold the old file and the new log unnoticed.
         """
-        if not self._wal or not self._checkpoint():
-            return
-        self._generation += 1
-        self._execute(f"PRAGMA user_version = {self._version(writing=True)}", ())
-        if self._checkpoint():
-            self._note_generation()
-
-    def _checkpoint(self) -> bool:
-        busy, *_ = self._execute("PRAGMA wal_checkpoint(TRUNCATE)", ()).fetchone()
-        return not busy
+        self._set_version(self.connection, writing=True, more=1)
+        self._checkpoint()
+        self._note_log()
 
     def close(self) -> None:
         """Seal the file, unless another process has it open, and close it. Closing twice is harmless."""
-        connection, self._connection = self._connection, None  # type: ignore[assignment]
-        if connection is None:
+        if self._connection is None:
             return
-        if self._pid != os.getpid():
-            _ABANDONED.append(connection)  # of the process that this one was forked from
+        if self._pid != os.getpid():  # of the process that this one was forked from
+            _ABANDONED.append(self._connection)
+            self._connection = None
             return
         try:
-            sealed = self._seal(connection)
+            sealed = self._seal_and_disconnect()
+            if not sealed and self._wal and not log_size(self.path):
+                # The other process closed in between, and SQLite folded the log in as ours closed last.
+                self._connection = sqlite3.connect(self.path, isolation_level=None, timeout=1.0)
+                self._seal_and_disconnect()
         finally:
-            connection.close()
-        if not sealed and self._wal and not log_size(self.path):
-            # The other process closed in between, and SQLite folded the log in as ours closed last.
-            connection = sqlite3.connect(self.path, isolation_level=None, timeout=1.0)
-            try:
-                self._seal(connection)
-            finally:
-                connection.close()
+            self._grip.release()
+
+    def _seal_and_disconnect(self) -> bool:
+        try:
+            return self._seal(self.connection)
+        finally:
+            self.connection.close()
+            self._connection = None
 
     def _seal(self, connection: sqlite3.Connection) -> bool:
+        if connection.in_transaction:  # closed in the middle of one, which is then undone
+            connection.execute("ROLLBACK")
         try:
             connection.execute("PRAGMA busy_timeout = 500")
             # FULL leaves the log as it is, so that a copy which began before still gets all of it.
             if self._wal and connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()[0]:
                 return False
-            connection.execute("PRAGMA journal_mode = DELETE")
+            if not self._leave_log(connection):
+                self._renew()  # all of the log is in the file, so the others would begin it anew
+                return False
             connection.execute("PRAGMA synchronous = EXTRA")
-            connection.execute(f"PRAGMA user_version = {self._version(writing=False)}")
+            self._set_version(connection, writing=False)
         except sqlite3.OperationalError:
             return False  # someone else has it open; it stays readable, and the next one seals it
         return True
+
+    def _leave_log(self, connection: sqlite3.Connection) -> bool:
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode = DELETE").fetchone()
+        except sqlite3.OperationalError:
+            return False
+        return bool(mode == "delete")
 
     @property
     def connection(self) -> sqlite3.Connection:

@@ -5,17 +5,19 @@ answers with a few bytes. Threads share the session of their process. A worker t
 sends what it has, and the process that called ``run_tasks`` commits it.
 """
 
-from .crew import commit, leave, run_chunk
+from .crew import commit, join, leave, run_chunk
 from .interrupt import TaskInterrupted, interrupt_running
-from .leash import prepare_process
+from .leash import prepare_process, signals_held
 from .seat import takes_report
 
 __all__ = [
     "TaskInterrupted",
     "commit",
     "interrupt_running",
+    "join",
     "leave",
     "prepare_process",
     "run_chunk",
+    "signals_held",
     "takes_report",
 ]

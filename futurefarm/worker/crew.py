@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..directory import Directory, new_session_name, stop_mark
-from ..errors import FutureFarmError, SessionError
+from ..errors import FutureFarmError, SessionClosedError, SessionError
 from ..session import LOG_LIMIT, Session
 from ..status import Page
 from ..task import MAX_FAILED, Chunk, Job, Outcome, Receipt, Task
@@ -19,7 +19,7 @@ from .keeper import Keeper
 from .leash import hold, is_child_of, prepare_process
 from .seat import Seat, takes_report
 
-__all__ = ["Crew", "commit", "leave", "run_chunk"]
+__all__ = ["Crew", "commit", "join", "leave", "run_chunk"]
 
 COMMIT_AFTER = 0.05
 """Seconds of finished work after which a worker commits, in the middle of a chunk."""
@@ -51,8 +51,17 @@ def _crew(data: bytes) -> Crew:
         return crew
 
 
+_here: dict[str, tuple[Any, Any, Any]] = {}
+
+
+def join(sweep: str, function: Any, initargs: tuple[Any, ...], initkwds: dict[str, Any]) -> None:
+    """Tell the function of a sweep to the workers of this process, which need no copy of it."""
+    _here[sweep] = function, initargs, initkwds
+
+
 def leave(sweep: str) -> None:
     """Forget a sweep in this process: its pages are removed and its session is sealed."""
+    _here.pop(sweep, None)
     with _crews_lock:
         for data, crew in list(_crews.items()):
             if crew.job.sweep == sweep:
@@ -78,6 +87,7 @@ class Crew:
         self._pages: list[Page] = []
         self._session: Session | None = None
         self._session_name: str | None = None
+        self._retired = False
         self._lock = threading.RLock()
         self._stop_looked = 0.0
         self._stopped = False
@@ -96,7 +106,9 @@ class Crew:
         self.function: Any = None
         self.load_error: BaseException | None = None
         try:
-            self.function, self.initargs, self.initkwds = pickle.loads(self.job.function)
+            # In the calling process itself the very same objects: threads share memory, and users rely on it.
+            here = _here.get(self.job.sweep)
+            self.function, self.initargs, self.initkwds = here or pickle.loads(self.job.function)
             self.is_class = isinstance(self.function, type)
             self.wants_report = takes_report(self.function)
         except BaseException as error:  # the function's module may do anything on import
@@ -154,6 +166,8 @@ class Crew:
                 return session.name, session.commit(self.job.sweep, self.job.record, outcomes)
 
     def _open(self) -> Session:
+        if self._retired:
+            raise SessionClosedError(f"the sweep {self.job.sweep} is over.", path=self.job.directory)
         if self._session is not None and self._session.log_size > LOG_LIMIT:
             self._drop()
         if self._session is None:
@@ -176,8 +190,12 @@ class Crew:
                 self._session = None
 
     def retire(self) -> None:
+        """End the crew. Of threads that cannot be ended, what has finished is committed, and nothing more."""
         self._keeper.stop()
+        for batch in list(self.pending.values()):
+            batch.flush()
         with self._lock:
+            self._retired = self._stopped = True
             if os.getpid() == self._home:
                 for page in self._pages:
                     page.remove()

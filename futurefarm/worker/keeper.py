@@ -41,6 +41,6 @@ class Keeper:
         while not self._stop.wait(LOOK):
             for batch in list(crew.pending.values()):
                 batch.flush_if_older(FLUSH_AFTER)
-            if not crew.busy and crew.has_session:
-                if crew.over or time.monotonic() - crew.idle_since > SEAL_AFTER:
-                    crew.seal()
+            idle = crew.has_session and not crew.busy
+            if idle and (crew.over or time.monotonic() - crew.idle_since > SEAL_AFTER):
+                crew.seal()

@@ -8,11 +8,12 @@ import select
 import signal
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from ..status import process_start, this_process
 
-__all__ = ["hold", "is_child_of", "prepare_process"]
+__all__ = ["hold", "is_child_of", "prepare_process", "signals_held"]
 
 LOOK = 0.25
 """Seconds between two looks at the parent, where the kernel does not tell of its death by itself."""
@@ -24,6 +25,22 @@ def prepare_process() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Hold signals back in this block.
+
+    Processes that start in it inherit that, so Ctrl-C cannot kill them before they are made deaf to it.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 def is_child_of(parent: tuple[str, int, int]) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Seat", "takes", "takes_report"]
 
 TRACEBACK_LIMIT = 100_000
-_OURS = os.path.dirname(os.path.dirname(__file__))
+_OURS = os.path.dirname(__file__)
 
 
 class Seat:

@@ -1,0 +1,59 @@
+"""The command line reads and steers a directory."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from futurefarm import DataManager, run_tasks
+from futurefarm.cli import main
+from futurefarm.testing.tasks import keep, misbehave
+
+
+@pytest.fixture
+def command():
+    def run(*arguments: str):
+        return CliRunner().invoke(main, arguments)
+
+    return run
+
+
+def test_status_counts(dataman, command):
+    run_tasks(dataman, misbehave, ["fine", "value"], "serial", progress=False, on_error="record")
+
+    assert "1 items in 1 sessions, 1 failed tasks\n" == command("status", dataman.basepath).output
+    told = json.loads(command("status", dataman.basepath, "--json").output)
+    assert {"items": 1, "sessions": 1, "attempts": {"ok": 1, "error": 1}, "failed": 1} == told
+
+
+def test_stop_leaves_the_stop_file(dataman, command):
+    assert 0 == command("stop", dataman.basepath).exit_code
+    assert dataman.directory.stop.exists()
+
+
+def test_failed_shows_tracebacks_and_ends_with_1(dataman, command):
+    run_tasks(dataman, misbehave, ["fine", "value"], "serial", progress=False, on_error="record")
+    result = command("failed", dataman.basepath)
+
+    assert 1 == result.exit_code
+    assert "ValueError: bad value" in result.output
+    assert "Traceback" in result.output
+
+
+def test_merge_takes_over_what_is_missing(dataman, tmp_path, command):
+    run_tasks(dataman, keep, [1, 2], "serial", progress=False)
+    target = DataManager("target", tmp_path)
+    result = command("merge", dataman.basepath, target.basepath)
+
+    assert "1 sessions taken over" in result.output
+    assert 2 == target.itemcount()
+
+
+def test_info_lists_executors(command):
+    assert "loky: ready" in command("info").output
+
+
+def test_a_directory_that_is_none_is_a_usage_error(command):
+    assert 2 == command("status", "nowhere").exit_code

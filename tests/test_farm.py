@@ -1,0 +1,293 @@
+"""What `run_tasks` promises, whatever the executor; what each executor has to do is in the suite."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from futurefarm import DataManager, StopFlag, TasksFailedError, run_tasks
+from futurefarm.errors import (
+    BrokenExecutorError,
+    DirectoryError,
+    NewerSessionError,
+    UsageError,
+    UsageTypeError,
+)
+from futurefarm.farm.plan import usable_cores
+from futurefarm.store import Header
+from futurefarm.testing import ManualExecutor
+from futurefarm.testing.tasks import keep, misbehave, square
+
+
+def sweep_in_thread(
+    dataman: DataManager, executor: ManualExecutor, args, **options
+) -> tuple[threading.Thread, list]:
+    """Start a sweep that goes on only as the executor is stepped."""
+    outcome: list = []
+
+    def run() -> None:
+        try:
+            outcome.append(
+                run_tasks(dataman, keep, args, executor, **{"progress": False, "workers": 2, **options})
+            )
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, outcome
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"fn": 3}, UsageTypeError, "fn must be a function"),
+        ({"fn": threading.Lock().acquire}, UsageTypeError, "cannot be sent to workers"),
+        ({"args": 3}, UsageTypeError, r"args must be iterable.*\[3\]"),
+        ({"args": np.array(3)}, UsageTypeError, "args must be iterable"),
+        ({"workers": 0}, UsageError, "workers must be a whole number of at least 1, not 0"),
+        ({"workers": 1.5}, UsageError, "workers"),
+        ({"retries": -1}, UsageError, "retries"),
+        ({"total": "many"}, UsageError, "total"),
+        ({"on_error": "ignore"}, UsageError, "'raise', 'record' or 'stop'"),
+        ({"stop": True}, UsageTypeError, "StopFlag"),
+        ({"initargs": (1,)}, UsageError, "task class"),
+        ({"dataman": "name"}, UsageTypeError, "DataManager"),
+    ],
+)
+def test_bad_input_is_one_clear_error_and_nothing_is_written(dataman, change, error, text):
+    given = {"dataman": dataman, "fn": keep, "args": [1], "executor": "serial", **change}
+    before = sorted(Path(dataman.basepath).rglob("*"))
+    with pytest.raises(error, match=text):
+        run_tasks(**given)
+
+    assert before == sorted(Path(dataman.basepath).rglob("*"))
+
+
+def as_nobody(action) -> str:
+    """Call ``action`` in a child that is another user; return what it returns."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setuid(65534)
+            text = action()
+        except BaseException as error:
+            text = f"{type(error).__name__}: {error}"
+        os.write(writer, text.encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as file:
+        told = file.read()
+    os.waitpid(child, 0)
+    return told
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs to become another user")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_directory_that_is_not_writable_is_refused_before_anything_runs(dataman, tmp_path):
+    run_tasks(dataman, keep, [1], "serial", progress=False)
+    for path in (tmp_path, *tmp_path.parents[:2], *Path(dataman.basepath).rglob("*"), Path(dataman.basepath)):
+        path.chmod(0o755)
+    ran = tmp_path / "ran"
+    told = as_nobody(lambda: str(run_tasks(dataman, ran.touch, [()], "serial", progress=False)))
+
+    assert "DirectoryError: " in told
+    assert "Nothing was run" in told
+    assert not ran.exists()
+
+
+def test_a_file_in_the_place_of_the_directory_is_named(tmp_path):
+    (tmp_path / "farm.data").write_text("mine")
+    with pytest.raises(DirectoryError, match=r"farm\.data is a file"):
+        DataManager("farm", tmp_path)
+
+    assert "mine" == (tmp_path / "farm.data").read_text()
+
+
+def test_a_session_of_a_newer_version_is_refused_before_anything_runs(dataman):
+    run_tasks(dataman, keep, [1], "serial", progress=False)
+    (path,) = dataman.session_filenames()
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 200")
+    connection.close()
+    ran = []
+    with pytest.raises(NewerSessionError, match="later version"):
+        run_tasks(dataman, ran.append, [1], "serial", progress=False)
+
+    assert [] == ran
+    assert 200 == Header.read(Path(path)).version
+
+
+def test_a_summary_reads_as_a_sentence(dataman):
+    summary = run_tasks(dataman, keep, [1, 2], "serial", progress=False)
+
+    assert str(summary).startswith("2 done, 0 skipped, 0 failed in ")
+
+
+def test_the_error_of_failed_tasks_tells_which_and_what_now(dataman):
+    with pytest.raises(TasksFailedError) as caught:
+        run_tasks(dataman, misbehave, ["fine", "value"], "serial", progress=False)
+    text = str(caught.value)
+
+    assert "1 of 2 tasks failed" in text
+    assert "ValueError: bad value (task 1)" in text
+    assert "resume=True" in text
+    assert "raise ValueError" in caught.value.__notes__[0]
+    assert [1] == [failure.number for failure in caught.value.failures]
+
+
+def test_resuming_runs_failed_tasks_again(dataman):
+    run_tasks(dataman, misbehave, ["fine", "value"], "serial", on_error="record", progress=False)
+    summary = run_tasks(
+        dataman, misbehave, ["fine", "value"], "serial", on_error="record", resume=True, progress=False
+    )
+
+    assert (1, 1) == (summary.skipped, summary.failed)
+    assert 1 == len(list(dataman.failures()))
+
+
+def test_resuming_works_after_a_merge(tmp_path):
+    first, second = DataManager("first", tmp_path), DataManager("second", tmp_path)
+    run_tasks(first, square, [1, 2], "serial", progress=False)
+    run_tasks(second, square, [2, 3], "serial", progress=False)
+    first.merge(second)
+    summary = run_tasks(first, square, [1, 2, 3, 4], "serial", resume=True, progress=False)
+
+    assert (3, 1) == (summary.skipped, summary.done)
+
+
+def test_resume_by_count_is_the_loop_of_brian(dataman):
+    def add(number):
+        run_tasks(dataman, keep, range(number - dataman.itemcount()), "serial", progress=False)
+
+    add(3)
+    add(10)
+    add(10)
+
+    assert 10 == dataman.itemcount()
+
+
+def test_two_functions_do_not_take_each_other_for_done(dataman):
+    run_tasks(dataman, keep, [1, 2], "serial", progress=False)
+    summary = run_tasks(dataman, square, [1, 2], "serial", resume=True, progress=False)
+
+    assert 2 == summary.done
+
+
+def test_tasks_in_threads_share_the_memory_of_the_caller(dataman):
+    seen = []
+    run_tasks(dataman, seen.append, [1, 2, 3], "thread", progress=False)
+
+    assert [1, 2, 3] == sorted(seen)
+
+
+def test_a_task_may_set_the_flag_that_stops_its_sweep(dataman):
+    flag = StopFlag()
+    summary = run_tasks(
+        dataman,
+        lambda x: flag.set("enough") if x == 5 else x,
+        range(100),
+        "serial",
+        stop=flag,
+        progress=False,
+    )
+
+    assert "enough" == summary.stopped
+    assert 6 <= summary.done < 100
+
+
+def test_what_is_in_flight_is_bounded(dataman):
+    executor = ManualExecutor()
+    pulled = []
+    thread, outcome = sweep_in_thread(dataman, executor, (pulled.append(x) or x for x in range(20)))
+    executor.step(16)
+    in_flight = len(pulled) - 16
+    executor.step(4)
+    thread.join()
+
+    assert 4 >= in_flight
+    assert 20 == outcome[0].done
+
+
+def test_a_result_is_stored_before_it_is_counted(dataman):
+    executor = ManualExecutor()
+    thread, _ = sweep_in_thread(dataman, executor, range(3))
+    counts = []
+    for _ in range(3):
+        executor.step()
+        counts.append(dataman.itemcount())
+    thread.join()
+
+    assert [1, 2, 3] == counts
+
+
+def test_an_instance_that_breaks_ends_the_sweep_with_advice_and_keeps_what_is_done(dataman):
+    executor = ManualExecutor()
+    thread, outcome = sweep_in_thread(dataman, executor, range(10))
+    executor.step(3)
+    executor.break_down(RuntimeError("the cluster is gone"))
+    thread.join()
+
+    assert isinstance(outcome[0], BrokenExecutorError)
+    assert "Pass a factory" in str(outcome[0])
+    assert 3 <= dataman.itemcount()
+
+
+def test_a_factory_is_asked_again_when_its_executor_breaks(dataman):
+    made = []
+
+    def factory(max_workers):
+        made.append(ManualExecutor())
+        return made[-1]
+
+    thread, outcome = sweep_in_thread(dataman, factory, range(6))
+    while not made:
+        threading.Event().wait(0.001)
+    made[0].step(2)
+    made[0].break_down(RuntimeError("gone"))
+    while len(made) < 2:
+        threading.Event().wait(0.001)
+    while thread.is_alive():
+        try:
+            made[1]._timeout = 0.05
+            made[1].step()
+        except TimeoutError:
+            continue
+    thread.join()
+
+    assert (6, 0) == (outcome[0].done, outcome[0].failed)
+    assert list(range(6)) == sorted(dataman.values())
+
+
+def test_an_engine_that_only_breaks_is_given_up(dataman):
+    class Broken(ManualExecutor):
+        def submit(self, fn, /, *args, **kwargs):
+            raise RuntimeError("no licence")
+
+    with pytest.raises(BrokenExecutorError, match=r"broke 4 times in a row.*no licence"):
+        run_tasks(dataman, keep, [1], lambda n: Broken(), progress=False)
+
+
+def test_one_chunk_that_the_engine_loses_is_run_again(dataman):
+    executor = ManualExecutor()
+    thread, outcome = sweep_in_thread(dataman, executor, range(4))
+    executor.fail(RuntimeError("worker lost"))
+    executor._timeout = 0.2
+    while thread.is_alive():
+        try:
+            executor.step()
+        except TimeoutError:
+            continue
+    thread.join()
+
+    assert (4, 0) == (outcome[0].done, outcome[0].failed)
+
+
+def test_usable_cores_are_those_of_this_process():
+    assert 1 <= usable_cores() <= (os.cpu_count() or 1)

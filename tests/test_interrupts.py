@@ -1,0 +1,247 @@
+"""A sweep that is stopped, interrupted or killed loses nothing and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from futurefarm import DataManager, run_tasks
+from futurefarm.testing.tasks import keep
+
+from .program import Gate, Program
+
+SOURCE = """
+    import sys
+    from futurefarm import DataManager, StopFlag, run_tasks
+
+    class Loud(StopFlag):
+        def set(self, *args, **options):
+            super().set(*args, **options)
+            print("stopping", flush=True)
+
+    def task(number, gate):
+        if gate:
+            with open(gate) as file:
+                file.read()
+        return number
+
+    if __name__ == "__main__":
+        executor, workers, *gates = sys.argv[1:]
+        args = [(n, "") for n in range(4)] + [(4 + n, gate) for n, gate in enumerate(gates)]
+        args += [(n, "") for n in range(len(args), 40)]
+        dataman = DataManager("swept")
+        try:
+            summary = run_tasks(
+                dataman, task, args, executor, workers=int(workers), progress=False, stop=Loud()
+            )
+            print(summary.done, summary.left, summary.stopped, flush=True)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        print(dataman.itemcount(), flush=True)
+"""
+
+EXECUTORS = ["loky", "process", "thread", "serial"]
+PROCESSES = ["loky", "process"]
+
+
+def start(folder: Path, executor: str) -> tuple[Program, list[Gate]]:
+    """Start the program and wait until all its workers stand at a gate."""
+    number = 1 if executor == "serial" else 2
+    gates = [Gate(folder / f"gate{n}") for n in range(number)]
+    program = Program(folder, SOURCE, executor, str(number), *(gate.path for gate in gates), gates=gates)
+    for gate in gates:
+        gate.reached()
+    return program, gates
+
+
+def workers_of(program: Program) -> list[psutil.Process]:
+    return psutil.Process(program.process.pid).children(recursive=True)
+
+
+def wait_gone(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_ctrl_c_once_lets_running_tasks_finish(tmp_path, executor):
+    program, gates = start(tmp_path, executor)
+    with program:
+        workers = workers_of(program)
+        program.interrupt()
+        assert "stopping" == program.line()
+        for gate in gates:
+            gate.open()
+        done, left, reason = program.line().split(maxsplit=2)
+        assert "Ctrl-C" == reason
+        assert int(done) == int(program.line()) == 40 - int(left)
+        assert 4 + len(gates) <= int(done) < 40
+        program.rest()
+        assert [] == wait_gone(workers, 5)
+
+    dataman = DataManager("swept", tmp_path)
+    stored = sorted(dataman.values())
+    assert set(range(4 + len(gates))) <= set(stored)
+    assert len(stored) == len(set(stored))
+    with dataman.session(Path(dataman.session_filenames()[0]).name, timeout=0):
+        pass  # no lock is left
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_ctrl_c_twice_ends_running_tasks_and_keeps_the_finished_ones(tmp_path, executor):
+    program, gates = start(tmp_path, executor)
+    with program:
+        workers = workers_of(program)
+        begun = time.monotonic()
+        program.interrupt()
+        assert "stopping" == program.line()
+        program.interrupt()
+        assert "stopping" == program.line()
+        if executor == "thread":  # waiting in C; it is interrupted when that returns
+            for gate in gates:
+                gate.open()
+        assert "interrupted" == program.line()
+        count = int(program.line())
+        program.rest()
+        assert time.monotonic() - begun < 5
+        assert [] == wait_gone(workers, 5)
+
+    assert count == DataManager("swept", tmp_path).itemcount()
+    assert set(range(4)) <= set(DataManager("swept", tmp_path).values())
+
+
+def test_sigterm_stops_as_ctrl_c_does(tmp_path):
+    program, gates = start(tmp_path, "loky")
+    with program:
+        program.process.send_signal(signal.SIGTERM)
+        assert "stopping" == program.line()
+        for gate in gates:
+            gate.open()
+        assert "SIGTERM" == program.line().split(maxsplit=2)[2]
+        program.rest()
+
+
+def test_a_touched_file_stops_from_any_other_process(tmp_path):
+    program, gates = start(tmp_path, "loky")
+    with program:
+        (tmp_path / "swept.data" / ".farm" / "stop").touch()
+        assert "stopping" == program.line()
+        for gate in gates:
+            gate.open()
+        assert "the file .farm/stop" == program.line().split(maxsplit=2)[2]
+        program.rest()
+
+
+@pytest.mark.parametrize("executor", PROCESSES)
+def test_workers_of_a_killed_parent_are_gone_within_a_second(tmp_path, executor):
+    program, _ = start(tmp_path, executor)
+    with program:
+        workers = [p for p in workers_of(program) if "resource_tracker" not in " ".join(p.cmdline())]
+        program.process.kill()
+        program.process.wait()
+
+        assert [] == wait_gone(workers, 1.0)
+
+
+@pytest.mark.parametrize("executor", PROCESSES)
+def test_a_killed_sweep_is_resumed_exactly(tmp_path, executor):
+    program, _ = start(tmp_path, executor)
+    with program:
+        workers = workers_of(program)
+        program.process.kill()
+        program.process.wait()
+        wait_gone(workers, 5)
+
+    dataman = DataManager("swept", tmp_path)
+    assert [0, 1, 2, 3] == sorted(dataman.values()), "what had finished is there, and whole"
+    for name in dataman.session_filenames():
+        with dataman.session(Path(name).name, timeout=5):
+            pass  # no lock is held
+
+
+KILLED = """
+    import os, sys
+    from futurefarm import DataManager, run_tasks
+
+    def task(number, folder, megabytes):
+        if number == 2:
+            data = b"x" * (megabytes << 20)
+            with open(f"{folder}/{os.getpid()}.tried", "x") as file:
+                pass
+            if len([name for name in os.listdir(folder) if name.endswith(".tried")]) == 1:
+                with open(f"{folder}/gate", "w") as gate:
+                    gate.write(str(os.getpid()))
+            return data if len(os.listdir(folder)) == 2 else b"again"
+        return number
+
+    if __name__ == "__main__":
+        executor, folder, megabytes = sys.argv[1:]
+        dataman = DataManager("killed")
+        args = [(n, folder, int(megabytes)) for n in range(12)]
+        summary = run_tasks(dataman, task, args, executor, workers=2, progress=False, on_error="record")
+        print(summary.done, summary.failed, flush=True)
+"""
+
+
+@pytest.mark.parametrize("executor", PROCESSES)
+@pytest.mark.parametrize("delay", [0.0, pytest.param(0.4, marks=pytest.mark.slow)])
+def test_a_worker_killed_while_it_returns_a_large_result_costs_nothing_else(tmp_path, executor, delay):
+    """The delay does not synchronise: it chooses the point at which the kill strikes."""
+    folder = tmp_path / "tries"
+    folder.mkdir()
+    os.mkfifo(folder / "gate")
+    with Program(tmp_path, KILLED, executor, str(folder), "300") as program:
+        with open(folder / "gate") as gate:
+            worker = int(gate.read())
+        select.select([], [], [], delay)
+        os.kill(worker, signal.SIGKILL)
+        assert "12 0" == program.line()
+        program.rest()
+
+    dataman = DataManager("killed", tmp_path)
+    assert list(range(12)) == sorted(record.number for record in dataman.records() if record.status == "ok")
+
+
+CULPRIT = """
+    import os, signal, sys
+    from futurefarm import DataManager, run_tasks
+
+    def task(number, how):
+        if number % 20 == 7:
+            if how == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            os._exit(3)
+        return number
+
+    if __name__ == "__main__":
+        executor, how = sys.argv[1:]
+        dataman = DataManager("culprits")
+        args = [(n, how) for n in range(40)]
+        summary = run_tasks(dataman, task, args, executor, workers=2, progress=False, on_error="record")
+        print(summary.done, summary.failed, flush=True)
+"""
+
+
+@pytest.mark.parametrize("executor", PROCESSES)
+def test_tasks_that_kill_their_worker_are_booked_and_the_others_done(tmp_path, executor):
+    with Program(tmp_path, CULPRIT, executor, "kill") as program:
+        assert "38 2" == program.line()
+        program.rest()
+
+    dataman = DataManager("culprits", tmp_path)
+    assert [n for n in range(40) if n % 20 != 7] == sorted(dataman.values())
+    assert {7: "crashed", 27: "crashed"} == {f.args[0]: f.status for f in dataman.failures()}
+
+
+def test_resume_after_another_executor(dataman):
+    for executor in EXECUTORS:
+        summary = run_tasks(dataman, keep, [1, 2, 3], executor, workers=2, resume=True, progress=False)
+
+    assert (3, 0) == (summary.skipped, summary.done)
+    assert [1, 2, 3] == sorted(dataman.values())

@@ -1,0 +1,141 @@
+"""A sweep is stopped by code, a signal, or a file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from futurefarm import DataManager, StopFlag, run_tasks
+from futurefarm.directory import stop_mark
+from futurefarm.stop import Listener
+from futurefarm.testing.tasks import keep
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ended() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def listener(dataman: DataManager, clock: Clock, ended: list[str]):
+    directory = dataman.directory
+    seen = stop_mark(directory.stop)
+    with Listener(
+        StopFlag(), directory, "sweep", seen, end_now=lambda: ended.append("ended"), clock=clock
+    ) as listener:
+        yield listener
+    listener.forget()
+
+
+def test_a_flag_keeps_its_first_reason():
+    flag = StopFlag()
+    flag.set("lunch")
+    flag.set("dinner")
+
+    assert (True, "lunch", False) == (flag.is_set(), flag.reason, flag.now)
+
+
+def test_a_flag_can_be_set_harder():
+    flag = StopFlag()
+    flag.set("lunch")
+    flag.set("fire", now=True)
+
+    assert ("fire", True) == (flag.reason, flag.now)
+
+
+def test_a_touched_file_stops(listener, dataman, clock):
+    assert not listener.is_set()
+    dataman.directory.stop.touch()
+    clock.now += 1
+
+    assert listener.is_set()
+    assert "the file .farm/stop" == listener.flag.reason
+
+
+def test_a_stop_file_of_an_earlier_run_does_not_count(dataman, clock):
+    dataman.directory.stop.touch()
+    with Listener(
+        StopFlag(), dataman.directory, "s", stop_mark(dataman.directory.stop), end_now=list, clock=clock
+    ) as listener:
+        assert not listener.is_set()
+        os.utime(dataman.directory.stop, ns=(1, 1))
+        clock.now += 1
+        assert listener.is_set(), "touched again"
+        listener.forget()
+
+
+def test_the_file_is_not_looked_at_all_the_time(listener, dataman, clock):
+    assert not listener.is_set()
+    dataman.directory.stop.touch()
+
+    assert not listener.is_set(), "no time has passed since the last look"
+
+
+def test_workers_are_told_by_a_file(listener, dataman):
+    mark = dataman.directory.stop_of("sweep")
+    assert not mark.exists()
+    listener.flag.set()
+    listener.is_set()
+
+    assert mark.exists()
+
+
+def test_one_signal_stops_and_the_second_ends_running_tasks(listener, ended):
+    signal.raise_signal(signal.SIGINT)
+    assert ("Ctrl-C", False, []) == (listener.flag.reason, listener.flag.now, ended)
+
+    signal.raise_signal(signal.SIGTERM)
+    assert ("SIGTERM twice", True, ["ended"]) == (listener.flag.reason, listener.flag.now, ended)
+
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_signal_interrupts_the_wait_for_an_item(listener):
+    with pytest.raises(KeyboardInterrupt), listener.waiting_for_user():
+        signal.raise_signal(signal.SIGINT)
+
+    assert "Ctrl-C" == listener.flag.reason
+
+
+def test_handlers_are_put_back(dataman):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    run_tasks(dataman, keep, [1], "serial", progress=False)
+
+    assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+
+
+def test_sweeps_run_in_threads_where_no_signal_can_be_handled(dataman):
+    thread = threading.Thread(
+        target=run_tasks, args=(dataman, keep, [1, 2], "serial"), kwargs={"progress": False}
+    )
+    thread.start()
+    thread.join()
+
+    assert 2 == dataman.itemcount()
+
+
+def test_a_flag_that_is_set_lets_nothing_begin(dataman):
+    flag = StopFlag()
+    flag.set("no")
+    summary = run_tasks(dataman, keep, [1, 2], "serial", stop=flag, progress=False)
+
+    assert (0, 2, "no") == (summary.done, summary.left, summary.stopped)
+    assert "resume=True" in str(summary)

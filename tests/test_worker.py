@@ -1,0 +1,194 @@
+"""What runs in a worker: one chunk in, one small receipt out."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from concurrent.futures import Executor, Future
+from pathlib import Path
+
+import pytest
+
+from futurefarm import DataManager, run_tasks
+from futurefarm.status import this_process
+from futurefarm.task import RECEIPT_SIZE, Chunk, Job, Receipt, Task, dumps_function, dumps_item
+from futurefarm.testing.tasks import misbehave, square
+from futurefarm.worker import TaskInterrupted, interrupt_running, leave, run_chunk
+from futurefarm.worker.interrupt import interruptible
+
+
+def make_job(dataman: DataManager, function, directory_id: str | None = None) -> bytes:
+    directory = dataman.directory
+    directory.workers("sweep").mkdir(exist_ok=True)
+    job = Job(
+        "sweep",
+        "{}",
+        dumps_function(function, (), {}),
+        dataman.basepath,
+        directory.id if directory_id is None else directory_id,
+        None,
+        this_process(),
+    )
+    return pickle.dumps(tuple(job))
+
+
+def make_tasks(items) -> list[Task]:
+    return [Task(number, bytes(16), number, 1, dumps_item(item)) for number, item in enumerate(items)]
+
+
+@pytest.fixture(autouse=True)
+def _leave():
+    yield
+    leave("sweep")
+
+
+def run(dataman, function, items, **options) -> bytes:
+    return run_chunk(Chunk.dumps(make_job(dataman, function, **options), make_tasks(items)))
+
+
+def test_a_receipt_tells_what_ended_and_where_it_is(dataman):
+    receipt = Receipt.loads(run(dataman, square, [1, 2, 3]))
+
+    assert (3, (), 3, ()) == (receipt.ended, receipt.failed, receipt.row, receipt.outcomes)
+    assert Path(dataman.basepath, receipt.session).exists()
+    assert 3 == dataman.itemcount()
+
+
+def test_a_receipt_fits_into_one_piece_of_a_pipe_however_many_tasks_fail(dataman):
+    data = run(dataman, misbehave, ["value"] * 1000)
+    receipt = Receipt.loads(data)
+
+    assert len(data) <= RECEIPT_SIZE
+    assert len(receipt.failed) == receipt.ended < 1000, "the rest goes back to the scheduler"
+
+
+def test_a_receipt_of_many_good_tasks_is_as_small(dataman):
+    data = run(dataman, square, range(4096))
+
+    assert len(data) <= RECEIPT_SIZE
+    assert 4096 == Receipt.loads(data).ended
+
+
+def test_a_worker_that_does_not_see_the_directory_sends_what_it_has(dataman):
+    receipt = Receipt.loads(run(dataman, square, [1, 2], directory_id="of another machine"))
+
+    assert [(1, 1), (2, 4)] == [pickle.loads(outcome.value) for outcome in receipt.outcomes]
+    assert (None, 0) == (receipt.session, dataman.itemcount())
+
+
+class Elsewhere(Executor):
+    """Runs each call in a process that sees other files: a mount of nothing hides the directory."""
+
+    def __init__(self, hidden: str) -> None:
+        self.hidden = hidden
+
+    def submit(self, fn, /, *args, **kwargs):
+        future: Future = Future()
+        source = (
+            "import pickle, sys; fn, args = pickle.load(sys.stdin.buffer)\n"
+            "sys.stdout.buffer.write(pickle.dumps(fn(*args)))"
+        )
+        command = 'mount -t tmpfs none "$0" && exec "$@"'
+        result = subprocess.run(
+            ["unshare", "-rm", "sh", "-c", command, self.hidden, sys.executable, "-c", source],
+            input=pickle.dumps((fn, args)),
+            capture_output=True,
+            check=False,
+        )
+        if result.returncode:
+            future.set_exception(RuntimeError(result.stderr.decode()))
+        else:
+            future.set_result(pickle.loads(result.stdout))
+        return future
+
+
+def can_hide(path: Path) -> bool:
+    command = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs none "$0"', str(path)]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def test_the_parent_commits_for_workers_that_see_other_files(dataman, tmp_path):
+    if not can_hide(tmp_path):
+        pytest.skip("this system does not let a process have mounts of its own")
+    summary = run_tasks(dataman, square, range(5), Elsewhere(dataman.basepath), workers=1, progress=False)
+
+    assert 5 == summary.done
+    assert [(x, x * x) for x in range(5)] == sorted(dataman.values())
+    assert {os.getpid()} != {record.pid for record in dataman.records()}
+
+
+def test_a_slow_task_does_not_hold_back_what_finished_before_it(dataman):
+    """Its chunk is not over, and yet the others are on disk."""
+    slow, quick = threading.Event(), threading.Event()
+
+    def task(x):
+        if x == 2:
+            quick.set()
+            slow.wait(30)
+        return x
+
+    job = pickle.loads(make_job(dataman, square))
+    from futurefarm.worker import join
+
+    join("sweep", task, (), {})
+    thread = threading.Thread(target=run_chunk, args=(Chunk.dumps(pickle.dumps(job), make_tasks(range(3))),))
+    thread.start()
+    quick.wait(30)
+    deadline = threading.Event()
+    while dataman.itemcount() < 2 and not deadline.wait(0.01):
+        assert thread.is_alive()
+    slow.set()
+    thread.join()
+
+    assert 3 == dataman.itemcount()
+
+
+def test_a_child_that_a_task_forks_does_not_answer_for_it(dataman):
+    def forks(x):
+        return "child" if os.fork() == 0 else "parent"
+
+    run_tasks(dataman, forks, [1, 2], "loky", workers=1, progress=False)
+
+    assert ["parent", "parent"] == list(dataman.values())
+
+
+def test_a_task_may_change_the_working_directory(dataman, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    run_tasks(DataManager("relative"), os.chdir, [str(elsewhere)] * 2, "serial", progress=False)
+
+    assert 2 == DataManager("relative", tmp_path).itemcount()
+
+
+def test_only_the_users_code_is_interrupted():
+    waiting, caught = threading.Event(), []
+
+    def in_task():
+        try:
+            with interruptible():
+                waiting.set()
+                while True:
+                    threading.Event().wait(0.001)
+        except TaskInterrupted:
+            caught.append("task")
+
+    thread = threading.Thread(target=in_task)
+    thread.start()
+    waiting.wait()
+    interrupt_running()
+    thread.join()
+    interrupt_running()  # nobody is in a task any more
+
+    assert ["task"] == caught
+
+
+def test_an_interrupt_reaches_the_calling_thread_last():
+    with pytest.raises(TaskInterrupted), interruptible():
+        interrupt_running()
