@@ -20,7 +20,7 @@ TICK = 0.2
 LINE_EVERY = 60.0
 """Seconds between two lines, where there is no terminal."""
 
-_WORKER_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {postfix}"
+_WORKER_FORMAT = "{desc} {percentage:3.0f}%|{bar}|"
 
 
 def check_progress(progress: Any) -> None:
@@ -118,8 +118,8 @@ class Progress:
         with self._lock:
             self.skipped += number
             if self._bar is not None:
-                self._bar.initial += number
-                self._bar.n += number
+                for count in ("initial", "n", "last_print_n"):
+                    setattr(self._bar, count, getattr(self._bar, count, 0) + number)
 
     def count(self, done: int, failed: int) -> None:
         """Count tasks that have ended and are on disk."""
@@ -157,11 +157,9 @@ class Progress:
                 bar = self._bars[worker.number] = self._tqdm(
                     total=100, position=worker.number + 1, leave=False, bar_format=_WORKER_FORMAT
                 )
-            bar.set_description_str(f"worker {worker.number}", refresh=False)
+            task = "" if worker.task is None else f" task {worker.task} {worker.text}".rstrip()
+            bar.set_description_str(f"worker {worker.number}:{task}", refresh=False)
             bar.n = round(100 * (worker.fraction or 0.0))
-            bar.set_postfix_str(
-                "" if worker.task is None else f"task {worker.task} {worker.text}", refresh=False
-            )
             bar.refresh()
         self._bar.refresh()
 

@@ -35,7 +35,7 @@ class Scheduler:
 
     Args:
         tasks: the tasks of the sweep, lazily.
-        workers: how many run at once.
+        window: how many chunks are submitted at a time.
         total: the number of tasks, if it is known; then the last chunks are made small enough to share.
         retries: how often a failed task is tried again.
         crash_limit: how many workers a task may kill before it is given up.
@@ -46,19 +46,18 @@ class Scheduler:
         self,
         tasks: Iterator[Task],
         *,
-        workers: int,
+        window: int,
         total: int | None = None,
         retries: int = 0,
         crash_limit: int = 2,
         stop_on_failure: bool = False,
     ) -> None:
         self._tasks = tasks
-        self._workers = workers
         self._total = total
         self._retries = retries
         self._crash_limit = crash_limit
         self._stop_on_failure = stop_on_failure
-        self._window = 2 * workers
+        self._window = window
         self._again: deque[Task] = deque()
         self._suspects: deque[Task] = deque()
         self._deaths: dict[int, int] = {}

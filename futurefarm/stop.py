@@ -97,6 +97,12 @@ class Listener:
                 self._handlers[number] = signal.signal(number, self._handle)
         return self
 
+    def _stay_in_charge(self) -> None:
+        """Take the handlers back: a task that runs in this process may import a simulator that takes them."""
+        for number in self._handlers:
+            if signal.getsignal(number) != self._handle:
+                signal.signal(number, self._handle)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -105,6 +111,7 @@ class Listener:
 
     def is_set(self) -> bool:
         """Whether the sweep is to stop; tells the workers when it is."""
+        self._stay_in_charge()
         if not self.flag.is_set() and self._clock() - self._looked >= LOOK:
             self._looked = self._clock()
             mark = stop_mark(self._directory.stop)
@@ -136,6 +143,7 @@ class Listener:
         self._signals += 1
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         self.flag.set(name if self._signals == 1 else f"{name} twice", now=self._signals > 1)
+        self.tell_workers()  # at once: the loop may look around only when the next task has begun
         if self._waiting:
             self._waiting = False
             raise KeyboardInterrupt

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
 import textwrap
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -194,3 +196,24 @@ def test_pytest_chooses_the_executor_of_the_tested_code(tmp_path):
     )
 
     assert "1 passed" in with_option.stdout, with_option.stdout + with_option.stderr
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+def test_forked_workers_do_not_use_what_they_inherit(dataman):
+    """The parent has committed before the pool forks, so the children inherit an open session."""
+
+    def items():
+        yield threading.Lock()  # refused: the parent commits its failure
+        yield from range(20)
+
+    made = []
+
+    def fork_pool(max_workers):
+        made.append(ProcessPoolExecutor(max_workers, mp_context=multiprocessing.get_context("fork")))
+        return made[-1]
+
+    summary = run_tasks(dataman, keep, items(), fork_pool, workers=2, on_error="record", progress=False)
+
+    assert (20, 1) == (summary.done, summary.failed)
+    assert list(range(20)) == sorted(dataman.values())

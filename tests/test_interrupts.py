@@ -245,3 +245,40 @@ def test_resume_after_another_executor(dataman):
 
     assert (3, 0) == (summary.skipped, summary.done)
     assert [1, 2, 3] == sorted(dataman.values())
+
+
+HANDLER = """
+    import signal, sys, time
+    from futurefarm import DataManager, StopFlag, run_tasks
+
+    class Loud(StopFlag):
+        def set(self, *args, **options):
+            super().set(*args, **options)
+            print("stopping", flush=True)
+
+    def task(number, gate):
+        heard = []
+        signal.signal(signal.SIGINT, lambda *_: heard.append("Ctrl-C"))  # as Brian 2 does on import
+        if gate:
+            with open(gate) as file:
+                file.read()
+        return len(heard)
+
+    if __name__ == "__main__":
+        executor, gate = sys.argv[1:]
+        dataman = DataManager("heard")
+        run_tasks(dataman, task, [(0, gate)], executor, workers=1, progress=False, stop=Loud())
+        print(sum(dataman.values()), flush=True)
+"""
+
+
+@pytest.mark.parametrize("executor", PROCESSES)
+def test_a_task_does_not_hear_the_ctrl_c_that_stops_the_sweep(tmp_path, executor):
+    gate = Gate(tmp_path / "gate")
+    with Program(tmp_path, HANDLER, executor, gate.path, gates=[gate]) as program:
+        gate.reached()
+        program.interrupt()
+        assert "stopping" == program.line()
+        gate.open()
+        assert "0" == program.line()
+        program.rest()

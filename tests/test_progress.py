@@ -69,8 +69,7 @@ def test_a_worker_that_reports_has_a_bar(bars):
         shown._draw_workers()
 
     assert 2 == len(bars), "the main bar, and that of worker 0"
-    assert (25, "worker 0") == (bars[1].n, bars[1].desc)
-    assert "epoch 2" in bars[1].postfix
+    assert (25, "worker 0: task 3 epoch 2") == (bars[1].n, bars[1].desc)
 
 
 def test_nothing_is_shown_when_nothing_is_asked_for():

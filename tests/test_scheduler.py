@@ -22,7 +22,7 @@ class Play:
     """A scheduler with an engine that answers when it is told to."""
 
     def __init__(self, tasks, **options):
-        self.scheduler = Scheduler(tasks, **{"workers": 2, **options})
+        self.scheduler = Scheduler(tasks, **{"window": 4, **options})
         self.tickets = itertools.count(1)
         self.running: dict[int, list[int]] = {}
 
@@ -48,7 +48,7 @@ class Play:
         return self.scheduler.lost(statuses or {}, begun)
 
 
-def test_two_chunks_a_worker_are_in_flight():
+def test_as_many_chunks_are_in_flight_as_the_window_takes():
     play = Play(tasks(100))
 
     assert [[0], [1], [2], [3]] == play.submit()

@@ -115,6 +115,28 @@ def test_a_signal_interrupts_the_wait_for_an_item(listener):
     assert "Ctrl-C" == listener.flag.reason
 
 
+def test_workers_are_told_of_a_signal_at_once(listener, dataman):
+    signal.raise_signal(signal.SIGINT)
+
+    assert dataman.directory.stop_of("sweep").exists()
+
+
+def test_a_handler_that_a_task_installs_does_not_stay(dataman):
+    """Brian 2 takes Ctrl-C for itself when it is imported."""
+    taken = []
+
+    def task(x):
+        if x == 0:
+            signal.signal(signal.SIGINT, lambda *_: taken.append("Ctrl-C"))
+        if x == 1:
+            signal.raise_signal(signal.SIGINT)
+        return x
+
+    summary = run_tasks(dataman, task, range(10), "serial", progress=False)
+
+    assert ("Ctrl-C", [], [0, 1]) == (summary.stopped, taken, sorted(dataman.values()))
+
+
 def test_handlers_are_put_back(dataman):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     run_tasks(dataman, keep, [1], "serial", progress=False)

@@ -37,8 +37,8 @@ class Summary:
         text = f"{self.done} done, {self.skipped} skipped, {self.failed} failed in {self.seconds:.1f} s"
         if self.stopped is None:
             return text
-        left = "the rest" if self.left is None else f"the {self.left} tasks that are left"
-        return f"stopped by {self.stopped}: {text}. To run {left}, make the same call with resume=True."
+        left = "" if self.left is None else f", {self.left} left"
+        return f"stopped by {self.stopped}: {text}{left}. Run again with resume=True for what is missing."
 
 
 def failure_of(dataman: DataManager, summary: Summary) -> TasksFailedError:

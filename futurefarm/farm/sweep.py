@@ -42,7 +42,7 @@ class Sweep:
         self.items = Items(plan)
         self.scheduler = Scheduler(
             iter(self.items),
-            workers=plan.workers,
+            window=1 if plan.engine.name == "serial" else 2 * plan.workers,
             total=plan.total,
             retries=plan.retries,
             stop_on_failure=plan.on_error == "stop",
@@ -65,10 +65,7 @@ class Sweep:
                 self._loop()
             finally:
                 self._close()
-            summary = self._summary(time.monotonic() - begun)
-            if summary.stopped:
-                self.progress.say(str(summary))
-        return self._conclude(summary)
+        return self._conclude(self._summary(time.monotonic() - begun))
 
     def workers(self) -> list[Worker]:
         """Return the status pages of the sweep's workers."""
@@ -79,13 +76,19 @@ class Sweep:
     def _loop(self) -> None:
         while not self.scheduler.finished:
             if self.stop.is_set():
-                self.scheduler.stop()
+                self._stop()
             if self.stop.flag.now:
                 return
             self._submit()
             self._book_refused()
             if self.scheduler.running:
                 self._collect()
+
+    def _stop(self) -> None:
+        if not self.scheduler.stopped:
+            self.scheduler.stop()
+            again = "; Ctrl-C again ends them at once" if self.stop.flag.reason == "Ctrl-C" else ""
+            self.progress.say(f"stopping ({self.stop.flag.reason}): running tasks finish{again}")
 
     def _submit(self) -> None:
         """Submit as much as the window takes; the flag is looked at before each chunk."""

@@ -74,6 +74,22 @@ def commit(job: bytes, outcomes: Sequence[Outcome]) -> tuple[str, int]:
     return _crew(job).commit(outcomes)
 
 
+_inherited: list[Crew] = []
+"""Crews of the process that this one was forked from; kept, as letting go of them would close their files."""
+
+
+def _begin_anew() -> None:
+    """Forget, in a forked child, the crews of its parent, and a lock that another thread may have held."""
+    global _crews_lock
+    _crews_lock = threading.Lock()
+    _inherited.extend(_crews.values())
+    _crews.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
+
+
 class Crew:
     """The workers of one process for one sweep: one for each of its threads that is used."""
 

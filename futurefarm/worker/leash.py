@@ -20,11 +20,17 @@ LOOK = 0.25
 
 
 def prepare_process() -> None:
-    """Make a worker process deaf to Ctrl-C, which the terminal sends to it too: its parent decides."""
+    """Make a worker process deaf to Ctrl-C, which the terminal sends to it too: its parent decides.
+
+    Ignoring it is not enough: simulators install handlers of their own when they are imported. Brian 2's ends
+    the running simulation and returns what there is, which would be stored as a result. Hence it stays
+    blocked, too, as in `signals_held`.
+    """
     with suppress(ValueError):  # not the main thread: then Python delivers no signal here anyway
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 @contextmanager

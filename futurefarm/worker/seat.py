@@ -82,8 +82,7 @@ class Seat:
         return self._callable
 
     def _taskname(self) -> str:
-        name = getattr(self._callable, "taskname", None) or getattr(self.crew.function, "__name__", "")
-        return str(name)
+        return str(getattr(self._callable, "taskname", ""))
 
 
 def takes_report(function: Any) -> bool:
