@@ -60,11 +60,10 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """The examples as a user runs them, the long one shortened."""
-    session.install(".[brian2,plot]")
-    session.chdir(session.create_tmp())
-    run_example(session, "quickstart.py")
-    run_example(session, "firing_rate.py", "--seconds", "0.5", "--points", "6")
+    """The examples as a user runs them, Brian 2's shortened; each stopped halfway once and run again."""
+    session.install(".[brian2,plot,test]")
+    tests = str(ROOT / "tests/test_examples.py")
+    session.run("python", "-m", "pytest", "-m", "slow or not slow", tests, *session.posargs)
 
 
 def run_pytest(session: nox.Session, *options: str) -> None:
@@ -79,10 +78,6 @@ def run_pytest(session: nox.Session, *options: str) -> None:
     session.chdir(session.create_tmp())
     options += ("-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT))
     session.run("python", "-I", "-m", "pytest", *options, str(ROOT / "tests"), *session.posargs)
-
-
-def run_example(session: nox.Session, name: str, *options: str) -> None:
-    session.run("python", str(ROOT / "examples" / name), *options, env={"MPLBACKEND": "Agg"})
 
 
 def wheel(session: nox.Session) -> Path:

@@ -111,7 +111,7 @@ class DataManager:
 
     def session_filename(self, name: str | None = None) -> str:
         """Return the path of the session ``name``, or of a new one."""
-        return str(self._directory.session(name or self.session_name()))
+        return str(self._directory.session(self.session_name() if name is None else name))
 
     def session_filenames(self) -> list[str]:
         """Return the paths of all sessions, sorted by name."""
@@ -132,7 +132,7 @@ class DataManager:
             SessionLockedError: another writer still holds it after ``timeout``.
         """
         self._directory.create()
-        return Session(self._directory, name or self.session_name(), timeout=timeout)
+        return Session(self._directory, self.session_name() if name is None else name, timeout=timeout)
 
     def computer_session(self, *, timeout: float = LOCK_TIMEOUT) -> Session:
         """Open this computer's own session, the same one in every run."""
@@ -142,7 +142,8 @@ class DataManager:
     def locking_session(self, name: str | None = None, *, timeout: float = LOCK_TIMEOUT) -> LockingSession:
         """Open a session that several writers share; see `LockingSession`."""
         self._directory.create()
-        return LockingSession(self._directory, name or self.session_name(), timeout=timeout)
+        name = self.session_name() if name is None else name
+        return LockingSession(self._directory, name, timeout=timeout)
 
     def locking_computer_session(self, *, timeout: float = LOCK_TIMEOUT) -> LockingSession:
         """Open this computer's own session so that several processes can share it."""
@@ -268,23 +269,26 @@ class DataManager:
 
     # -- merging
 
-    def merge(self, other: DataManager | str | os.PathLike[str]) -> dict[str, int]:
+    def merge(
+        self, other: DataManager | str | os.PathLike[str], *, timeout: float = LOCK_TIMEOUT
+    ) -> dict[str, int]:
         """Take over what another directory holds; doing so again changes nothing.
 
         Args:
             other: a DataManager, or the path of its directory.
+            timeout: seconds to wait for the writer of a session that both directories have.
 
         Returns:
             The number of items and attempts taken over, by session.
 
         Raises:
-            SessionError: a session of ``other`` cannot be read; the other sessions were taken over.
+            SessionError: a session cannot be read, or is held by a writer; the others were taken over.
         """
         from .merge import merge
 
         source = other if isinstance(other, DataManager) else DataManager.at(other)
         self._directory.create()
-        return merge(source._directory, self._directory)
+        return merge(source._directory, self._directory, timeout)
 
     # -- how sessions are read
 

@@ -91,7 +91,9 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if self._tqdm is not None:
-            options = {"desc": self._name, "unit": "task", "total": self._total, **self._options}
+            # Tasks end in bursts, one for each worker: a mean over the last ones would jump about.
+            defaults = {"desc": self._name, "unit": "task", "total": self._total, "smoothing": 0}
+            options = {**defaults, **self._options}
             self._draw(lambda: self._begin(options))
         if self._bar is not None or self._lines:
             self._ticker = threading.Thread(target=self._tick, name="futurefarm-progress", daemon=True)

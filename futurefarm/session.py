@@ -39,6 +39,10 @@ class KeyMaker:
     """
 
     def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
         self._stamp = secrets.token_hex(5)
         self._latest = 0
         self._count = 0
@@ -46,6 +50,8 @@ class KeyMaker:
 
     def make(self, number: int) -> list[str]:
         """Return ``number`` new keys in increasing order."""
+        if self._pid != os.getpid():  # a forked child needs a stamp, and a lock, of its own
+            self._begin()
         with self._lock:
             first = self._count
             self._count += number
@@ -150,6 +156,9 @@ class Session(shelve.Shelf):  # type: ignore[type-arg]
 
     def close(self) -> None:
         """Seal the file, unless another process has it open, and let go of the lock; twice is harmless."""
+        if not self._lock.is_ours:  # a forked child: it closes nothing, and another thread may have been busy
+            self.store.close()
+            return
         with self._busy:
             try:
                 super().close()
@@ -212,15 +221,43 @@ class LockingSession(Session):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if not self._lock.is_ours:  # a child that was forked in the block; the block is its parent's
+            return
         try:
             self.store.end(commit=kind is None)
+            super()._fold_long_log()
         finally:
             self._lock.release()
             self._busy.release()
 
+    # Each of these looks and then writes, and nobody may come in between.
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        with self:
+            return super().setdefault(key, default)
+
+    def pop(self, key: str, *default: Any) -> Any:
+        with self:
+            return super().pop(key, *default)
+
+    def popitem(self) -> tuple[str, Any]:
+        with self:
+            return super().popitem()
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        with self:
+            super().update(*args, **kwargs)
+
+    def clear(self) -> None:
+        with self:
+            super().clear()
+
     def close(self) -> None:
         """Close the session; the last process that closes it seals the file."""
         if self.closed:
+            return
+        if not self._lock.is_ours:
+            super().close()
             return
         with self._held():
             super().close()
@@ -234,6 +271,8 @@ def _reopen(path: Any, name: str, timeout: float) -> LockingSession:
 
 
 def _let_go(busy: threading.RLock, store: Store, lock: _Lock) -> None:
+    if not lock.is_ours:  # a forked child: what it inherited is its parent's to close
+        return
     with busy:  # another thread may be closing the session at this moment
         try:
             store.close()
@@ -298,18 +337,34 @@ class _Lock:
             )
         try:
             self._lock.acquire(timeout=timeout)
-        except (filelock.Timeout, RuntimeError) as error:
-            holder = _read_note(self._directory, self._name)
-            who = f"process {holder['pid']} on {holder['host']}" if "pid" in holder else "another writer"
-            raise SessionLockedError(
-                f"the session {self._name} in {self._directory.path} is held by {who}, and one writer at a "
-                f"time can hold a session. Wait for it, or use locking_session() in both.",
-                path=str(self._directory.path / self._name),
-                holder=holder,
-            ) from error
+        except OSError as error:
+            if not isinstance(error, filelock.Timeout):
+                raise SessionError(
+                    f"the session {self._name} in {self._directory.path} cannot be locked "
+                    f"({error.strerror or error}). Choose a datapath that you may write to.",
+                    path=str(self._directory.path / self._name),
+                ) from error
+            raise self._locked() from error
+        except RuntimeError as error:  # another thread of this process holds it, and waiting would not help
+            raise self._locked() from error
+
+    def _locked(self) -> SessionLockedError:
+        holder = _read_note(self._directory, self._name)
+        who = f"process {holder['pid']} on {holder['host']}" if "pid" in holder else "another writer"
+        return SessionLockedError(
+            f"the session {self._name} in {self._directory.path} is held by {who}, and one writer at a "
+            f"time can hold a session. Wait for it, or use locking_session() in both.",
+            path=str(self._directory.path / self._name),
+            holder=holder,
+        )
+
+    @property
+    def is_ours(self) -> bool:
+        """False in a child that was forked from the process which made this lock."""
+        return self._pid == os.getpid()
 
     def release(self) -> None:
-        if self._pid == os.getpid():
+        if self.is_ours:
             self._lock.release()
 
 

@@ -184,12 +184,33 @@ def dumps_result(value: Any) -> bytes:
             ) from first
 
 
+_PARTS_OF_CODE = frozenset(
+    {
+        types.CodeType,
+        types.CellType,
+        types.MethodType,
+        types.MappingProxyType,
+        property,
+        classmethod,
+        staticmethod,
+    }
+)
+
+
 def _dumps_with_classes_by_value(value: Any) -> bytes:
     import cloudpickle
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        # Without cloudpickle's table of odd types (modules, files, locks): they stay errors.
-        dispatch_table: ClassVar[Any] = ChainMap(copyreg.dispatch_table)
+        # Of cloudpickle's table of odd types only what functions and classes are made of. The others
+        # (modules, files, loggers) stay errors.
+        dispatch_table: ClassVar[Any] = ChainMap(
+            copyreg.dispatch_table,
+            {
+                kind: reduce
+                for kind, reduce in cloudpickle.Pickler.dispatch_table.items()
+                if kind in _PARTS_OF_CODE
+            },
+        )
 
     buffer = io.BytesIO()
     Pickler(buffer, PROTOCOL).dump(value)

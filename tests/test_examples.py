@@ -40,6 +40,7 @@ def test_quickstart_leaves_its_results_and_a_picture(folder):
 
 
 @needs_signals
+@pytest.mark.slow
 def test_quickstart_stopped_halfway_and_run_again_has_each_result_once(folder):
     arguments = "-W", "error", "quickstart.py", "--points", "12"
     data = folder / "quickstart.data"

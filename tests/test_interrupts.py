@@ -46,8 +46,8 @@ SOURCE = """
         print(dataman.itemcount(), flush=True)
 """
 
-EXECUTORS = ["loky", "process", "thread", "serial"]
-PROCESSES = ["loky", "process"]
+PROCESSES = ["loky", pytest.param("process", marks=pytest.mark.slow)]
+EXECUTORS = [*PROCESSES, "thread", "serial"]
 
 
 def start(folder: Path, executor: str) -> tuple[Program, list[Gate]]:
@@ -240,7 +240,7 @@ def test_tasks_that_kill_their_worker_are_booked_and_the_others_done(tmp_path, e
 
 
 def test_resume_after_another_executor(dataman):
-    for executor in EXECUTORS:
+    for executor in ("loky", "process", "thread", "serial"):
         summary = run_tasks(dataman, keep, [1, 2, 3], executor, workers=2, resume=True, progress=False)
 
     assert (3, 0) == (summary.skipped, summary.done)

@@ -17,8 +17,8 @@ FORMAT = 1
 _MAGIC = b"SQLite format 3\0"
 _APPLICATION = 0x46464152  # "FFAR"
 
-# The rows that have a checksum are counted, twice, so that a flipped bit in a count is noticed. Those that
-# another program wrote have none; the index `Unchecked` counts them.
+# The number of items is kept twice, so that a flipped bit in it is noticed. Another program does not keep it:
+# what it wrote has no checksum and makes us count, and when that is deleted the number is unknown: NULL.
 _COUNTERS = "('count', 'again')"
 
 _SCHEMA = f"""
@@ -35,16 +35,14 @@ CREATE TABLE Attempt (
 );
 CREATE TRIGGER Removed AFTER DELETE ON Dict WHEN OLD.crc IS NOT NULL
     BEGIN UPDATE Meta SET value = value - 1 WHERE name IN {_COUNTERS}; END;
-CREATE TRIGGER Replaced BEFORE INSERT ON Dict
-    WHEN NEW.crc IS NULL AND EXISTS (SELECT 1 FROM Dict WHERE key = NEW.key AND crc IS NOT NULL)
-    BEGIN UPDATE Meta SET value = value - 1 WHERE name IN {_COUNTERS}; END;
+CREATE TRIGGER Forgotten AFTER DELETE ON Dict WHEN OLD.crc IS NULL
+    BEGIN UPDATE Meta SET value = NULL WHERE name IN {_COUNTERS}; END;
 INSERT INTO Meta VALUES ('count', 0), ('again', 0), ('generation', 0), ('log', x'');
 """
 
 COUNT_MORE = f"UPDATE Meta SET value = value + ? WHERE name IN {_COUNTERS}"
-RECOUNT = (
-    f"UPDATE Meta SET value = (SELECT COUNT(*) FROM Dict WHERE crc IS NOT NULL) WHERE name IN {_COUNTERS}"
-)
+RECOUNT = f"UPDATE Meta SET value = (SELECT COUNT(*) FROM Dict) WHERE name IN {_COUNTERS}"
+COUNT_UNKNOWN = f"{RECOUNT} AND value IS NULL"
 
 GET = "SELECT value, crc FROM Dict WHERE key = ?"
 HAS = "SELECT 1 FROM Dict WHERE key = ?"
@@ -184,16 +182,18 @@ def named_errors(path: Path) -> Iterator[None]:
 
 
 _COUNTED = f"SELECT min(value), max(value) FROM Meta WHERE name IN {_COUNTERS}"
-_UNCHECKED = "SELECT COUNT(*) FROM Dict WHERE crc IS NULL"
+_UNCHECKED = "SELECT 1 FROM Dict WHERE crc IS NULL LIMIT 1"
 
 
 def count(path: Path, connection: sqlite3.Connection) -> int:
-    """Return the number of items, without going through them."""
+    """Return the number of items, without going through them unless another program wrote some."""
     with named_errors(path):
-        ((least, most), (unchecked,)) = (connection.execute(q).fetchone() for q in (_COUNTED, _UNCHECKED))
+        least, most = connection.execute(_COUNTED).fetchone()
+        if least is None or connection.execute(_UNCHECKED).fetchone() is not None:
+            return int(connection.execute("SELECT COUNT(*) FROM Dict").fetchone()[0])
     if least != most or type(least) is not int or least < 0:
-        raise damage(path, "its count of items is not what was written")
-    return least + int(unchecked)
+        raise damage(path, "its number of items is not what was written")
+    return least
 
 
 def step(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -156,29 +156,29 @@ def open_reader(path: Path, *, home: int | None = None) -> Iterator[Reader | Non
     Raises:
         SessionError: the session is damaged, newer, or an incomplete copy, or must not be read.
     """
-    try:
-        grip = Grip(path)
-    except FileNotFoundError:
-        yield None
-        return
-    except OSError as error:
-        raise SessionError(
-            f"the session {path} cannot be read ({error.strerror}).", path=str(path)
-        ) from error
-    with grip:
-        header = Header.read(path)
-        if not header.ours:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(Grip(path))
+            header = Header.read(path)
+        except FileNotFoundError:
+            header = None
+        except OSError as error:
+            text = f"the session {path} cannot be read ({error.strerror})."
+            raise SessionError(text, path=str(path)) from error
+        if header is None or not header.ours:
             yield None
             return
         checked(path, home, header)
         uri = f"{path.absolute().as_uri()}?mode=ro"
-        if not header.writing and not header.wal and log_size(path):
-            uri += "&immutable=1"  # sealed; the log beside it is of an older copy and must not be applied
-        with named_errors(path), closing(_connect(uri)) as connection:
-            reader = Reader(path, connection, header)
-            if header.writing and not at_home(path, home):
-                _check_log(reader, header)
-            yield reader
+        if not header.writing and header.wal != bool(log_size(path)):
+            # Sealed; a log beside it is of an older copy and must not be applied. Or shelve.open left it in
+            # the mode with a log, and to look at it must not make one.
+            uri += "&immutable=1"
+        stack.enter_context(named_errors(path))
+        reader = Reader(path, stack.enter_context(closing(_connect(uri))), header)
+        if header.writing and not at_home(path, home):
+            _check_log(reader, header)
+        yield reader
 
 
 def _connect(uri: str) -> sqlite3.Connection:

@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import SessionClosedError
 from .format import (
     COUNT_MORE,
+    COUNT_UNKNOWN,
     FORMAT,
     GET,
     HAS,
@@ -96,6 +97,7 @@ class Store(MutableMapping[bytes, bytes]):
         if self._wal:
             execute("PRAGMA synchronous = FULL")
         self._note_log()
+        execute(COUNT_UNKNOWN)
 
     def _set_version(self, connection: sqlite3.Connection, *, writing: bool, more: int = 0) -> None:
         # Asked of the file: another process that shares the session may have raised it.
@@ -120,8 +122,10 @@ class Store(MutableMapping[bytes, bytes]):
         with self.transaction():
             row = self._execute(GET, (key,)).fetchone()
             self._execute(_PUT, (key, value, checksum(key, value)))
-            if row is None or row[1] is None:  # another program wrote it, and without a checksum
+            if row is None:
                 self._execute(COUNT_MORE, (1,))
+            elif row[1] is None:  # another program wrote it and did not count
+                self.recount()
 
     def __delitem__(self, key: bytes) -> None:
         if not self._execute("DELETE FROM Dict WHERE key = ?", (key,)).rowcount:
@@ -220,7 +224,7 @@ class Store(MutableMapping[bytes, bytes]):
 
     def fold(self) -> None:
         """Fold the log into the file and begin a new one, for a file whose log grew long."""
-        if not self._wal:
+        if not self._wal or self._depth:  # a transaction's log cannot be folded
             return
         busy, log, folded = self._checkpoint()
         if not busy or log == folded:

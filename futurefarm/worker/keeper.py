@@ -17,7 +17,7 @@ FLUSH_AFTER = 0.4
 SEAL_AFTER = 1.0
 """Seconds of idleness after which a session is made one plain file."""
 
-LOOK = 0.1
+LOOK = 0.05
 
 
 class Keeper:

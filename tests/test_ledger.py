@@ -1,0 +1,137 @@
+"""How each attempt at a task ended is on record, in the session that holds its result."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sqlite3
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from futurefarm import Record
+from futurefarm.errors import DamagedSessionError, SessionClosedError
+from futurefarm.task import Outcome, Task
+
+RECORD = json.dumps({"function": "sweep:simulate"})
+clock = count(1000.0)
+
+
+def outcome(number, status="ok", value=None, *, attempt=1, replicate=0, item=None, error=None):
+    task = Task(number, b"%016d" % number, replicate, attempt, pickle.dumps(number if item is None else item))
+    data = pickle.dumps(value) if status == "ok" else None
+    return Outcome(task, status, data, error, error and f"Traceback: {error}", "host", 42, next(clock), 0.5)
+
+
+def test_results_and_records_are_stored_together(dataman):
+    with dataman.session("s") as session:
+        row = session.commit(
+            "sweep", RECORD, [outcome(0, value="first"), outcome(1, "error", error="ValueError: no")]
+        )
+        assert 2 == row
+        assert 3 == session.commit("sweep", RECORD, [outcome(2, value=None)])
+    records = list(dataman.records())
+
+    assert ["first", None] == list(dataman.values())
+    assert [(0, "ok"), (1, "error"), (2, "ok")] == [(r.number, r.status) for r in records]
+    assert list(dataman) == [r.key for r in records if r.key]
+    assert [0, 1, 2] == [r.args for r in records]
+    good, bad, _ = records
+    assert ("sweep", "sweep:simulate", "s", 1, 0) == (
+        good.sweep,
+        good.function,
+        good.session,
+        good.attempt,
+        good.replicate,
+    )
+    assert ("host", 42, 0.5, b"%016d" % 0) == (good.host, good.pid, good.seconds, good.identity)
+    assert (None, "ValueError: no", "Traceback: ValueError: no") == (bad.key, bad.error, bad.traceback)
+    assert (None, None) == (good.error, good.traceback)
+
+
+def test_a_record_travels(dataman):
+    with dataman.session() as session:
+        session.commit("sweep", RECORD, [outcome(0, value=1, item=(1, "a"))])
+    (record,) = dataman.records()
+
+    assert record == pickle.loads(pickle.dumps(record))
+    assert isinstance(record, Record)
+    assert (1, "a") == record.args
+
+
+def test_keys_of_results_increase_from_commit_to_commit(dataman):
+    with dataman.session() as session:
+        for i in range(10):
+            session.commit("sweep", RECORD, [outcome(i, value=i), outcome(i + 100, value=i)])
+    keys = list(dataman)
+
+    assert 20 == len(set(keys))
+    assert sorted(keys) == keys
+
+
+def test_a_commit_to_a_closed_session_is_an_error(dataman):
+    session = dataman.session()
+    session.close()
+    with pytest.raises(SessionClosedError):
+        session.commit("sweep", RECORD, [outcome(0, value=1)])
+
+    assert [] == list(dataman.records())
+
+
+def test_failures_are_the_last_attempts_at_what_has_not_succeeded(dataman):
+    with dataman.session("one") as session:
+        session.commit("first", RECORD, [outcome(0, "error", error="e"), outcome(1, "error", error="old")])
+        session.commit("first", RECORD, [outcome(2, "crashed"), outcome(3, value=1)])
+        session.commit("first", RECORD, [outcome(1, "error", attempt=2, error="new")])
+        session.commit(
+            "first", RECORD, [outcome(4, "ok", 1, replicate=0), outcome(4, "timeout", replicate=1)]
+        )
+    with dataman.session("another") as session:
+        session.commit("second", RECORD, [outcome(0, value=5)])
+
+    assert [(1, "new"), (2, None), (4, None)] == sorted((r.number, r.error) for r in dataman.failures())
+
+
+def test_history_tells_what_was_tried(dataman):
+    with dataman.session() as session:
+        session.commit("sweep", RECORD, [outcome(0, value=1), outcome(1, "error", error="e")])
+
+    assert [(b"%016d" % 0, 0, "ok"), (b"%016d" % 1, 0, "error")] == list(dataman.history())
+
+
+def test_ended_tells_what_a_sweep_did_behind_some_rows(dataman):
+    with dataman.session("s") as session:
+        session.commit("mine", RECORD, [outcome(0, value=1), outcome(1, "error", error="e")])
+        session.commit("other", RECORD, [outcome(7, value=1)])
+
+        assert [("s", 1, 0, 1, "ok"), ("s", 2, 1, 1, "error")] == list(dataman.ended("mine", {}))
+        assert [("s", 2, 1, 1, "error")] == list(dataman.ended("mine", {"s": 1}))
+        assert [] == list(dataman.ended("mine", {"s": 2}))
+
+
+def test_a_record_that_was_damaged_is_noticed(dataman):
+    with dataman.session("s") as session:
+        session.commit("sweep", RECORD, [outcome(0, "error", error="treasure")])
+    path = Path(session.path)
+    path.write_bytes(
+        path.read_bytes().replace(b"\x08treasure", b"\x08treasury").replace(b"treasure", b"treasury")
+    )
+    with pytest.raises(DamagedSessionError, match="row 1 of its ledger") as caught:
+        list(dataman.records())
+
+    assert session.path == caught.value.path
+
+
+def test_the_ledger_is_plain_tables(dataman):
+    """Whoever has no futurefarm can still read it."""
+    with dataman.session() as session:
+        session.commit("sweep", RECORD, [outcome(0, value=1)])
+    connection = sqlite3.connect(session.path)
+    rows = connection.execute(
+        "SELECT Sweep.name, number, status, value FROM Attempt JOIN Sweep ON Sweep.id = sweep"
+        " JOIN Dict ON Dict.key = Attempt.key"
+    ).fetchall()
+    connection.close()
+
+    assert [("sweep", 0, "ok", pickle.dumps(1))] == rows
