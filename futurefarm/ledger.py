@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 import pickle
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from .store import Attempt
 
 __all__ = ["Record"]
+
+
+@lru_cache(maxsize=64)
+def _function(record: str) -> str:
+    """Return the name of the function in a sweep's provenance, which all rows of the sweep share."""
+    return str(json.loads(record).get("function", ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,7 @@ class Record:
     def of(cls, session: str, row: Attempt) -> Record:
         return cls(
             sweep=row.sweep,
-            function=json.loads(row.record).get("function", ""),
+            function=_function(row.record),
             number=row.number,
             identity=row.identity,
             replicate=row.replicate,

@@ -116,10 +116,10 @@ def can_hide(path: Path) -> bool:
 def test_the_parent_commits_for_workers_that_see_other_files(dataman, tmp_path):
     if not can_hide(tmp_path):
         pytest.skip("this system does not let a process have mounts of its own")
-    summary = run_tasks(dataman, square, range(5), Elsewhere(dataman.basepath), workers=1, progress=False)
+    summary = run_tasks(dataman, square, range(2), Elsewhere(dataman.basepath), workers=1, progress=False)
 
-    assert 5 == summary.done
-    assert [(x, x * x) for x in range(5)] == sorted(dataman.values())
+    assert 2 == summary.done
+    assert [(0, 0), (1, 1)] == sorted(dataman.values())
     assert {os.getpid()} != {record.pid for record in dataman.records()}
 
 

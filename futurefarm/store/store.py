@@ -25,6 +25,7 @@ from .format import (
     damaged,
     log_salt,
     log_size,
+    named_errors,
     step,
     verified,
 )
@@ -159,7 +160,7 @@ class Store(MutableMapping[bytes, bytes]):
         ``results`` are new keys, values and checksums; ``attempts`` the columns of Attempt from ``number``
         to ``seconds``.
         """
-        with self.transaction():
+        with named_errors(self.path), self.transaction():
             number = self.sweep(sweep, record)
             self.connection.executemany(_ADD, results)
             self._execute(COUNT_MORE, (len(results),))
