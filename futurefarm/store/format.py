@@ -177,6 +177,8 @@ def named_errors(path: Path) -> Iterator[None]:
     """Turn the errors of SQLite into ours, which name the session."""
     try:
         yield
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+        raise  # a mistake of ours, not of the file
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # its messages may quote damaged text
         raise damaged(path, error) from error
 

@@ -304,12 +304,8 @@ class Store(MutableMapping[bytes, bytes]):
         return self._connection
 
     def _execute(self, statement: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
-        try:
+        with named_errors(self.path):
             return self.connection.execute(statement, values)
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
-                raise
-            raise damaged(self.path, error) from error
 
 
 _ABANDONED: list[sqlite3.Connection] = []
