@@ -7,13 +7,10 @@ unpickle can break a pool: an exception that comes out of a future is always the
 
 from __future__ import annotations
 
-import copyreg
-import io
 import pickle
 import types
-from collections import ChainMap
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from .errors import UnstorableError
 
@@ -143,9 +140,7 @@ def dumps_item(item: Any) -> bytes:
     for part in parts:
         kind = type(part)
         if kind not in _BY_VALUE_NOT_NEEDED and not (kind.__module__ == "numpy" and not _holds_objects(part)):
-            import cloudpickle
-
-            return bytes(cloudpickle.dumps(item, PROTOCOL))
+            return _dumps_by_value(item)
     return pickle.dumps(item, PROTOCOL)
 
 
@@ -155,63 +150,39 @@ def _holds_objects(part: Any) -> bool:
 
 def dumps_function(function: Callable[..., Any], *bound: Any) -> bytes:
     """Pickle the user's function, by value where a worker could not import it."""
-    import cloudpickle
-
-    return bytes(cloudpickle.dumps((function, *bound), PROTOCOL))
+    return _dumps_by_value((function, *bound))
 
 
 def dumps_result(value: Any) -> bytes:
     """Pickle a result so that `shelve` reads it.
 
-    Classes and functions that only the worker's ``__main__`` has go by value. Nothing else does: cloudpickle
-    would silently store half a simulator for the view of one of its variables.
+    Where pickle cannot find a class or function by its name, because only the script or notebook has it, that
+    goes by value. Only then: cloudpickle would silently store half a simulator for the view of one of its
+    variables, which pickle refuses for other reasons.
 
     Raises:
         UnstorableError: the value cannot be pickled.
     """
     try:
         return pickle.dumps(value, PROTOCOL)
-    except Exception as first:
+    except (pickle.PicklingError, AttributeError) as not_found:
         try:
-            return _dumps_with_classes_by_value(value)
+            return _dumps_by_value(value)
         except Exception:
-            hint = (
-                "list(...)" if isinstance(value, types.GeneratorType) else "numbers, arrays, lists or dicts"
-            )
-            raise UnstorableError(
-                f"a result of type {type(value).__module__}.{type(value).__qualname__} cannot be stored "
-                f"({type(first).__name__}: {first}). Return plain values: {hint}."
-            ) from first
+            raise _unstorable(value, not_found) from not_found
+    except Exception as error:
+        raise _unstorable(value, error) from error
 
 
-_PARTS_OF_CODE = frozenset(
-    {
-        types.CodeType,
-        types.CellType,
-        types.MethodType,
-        types.MappingProxyType,
-        property,
-        classmethod,
-        staticmethod,
-    }
-)
-
-
-def _dumps_with_classes_by_value(value: Any) -> bytes:
+def _dumps_by_value(value: Any) -> bytes:
     import cloudpickle
 
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        # Of cloudpickle's table of odd types only what functions and classes are made of. The others
-        # (modules, files, loggers) stay errors.
-        dispatch_table: ClassVar[Any] = ChainMap(
-            copyreg.dispatch_table,
-            {
-                kind: reduce
-                for kind, reduce in cloudpickle.Pickler.dispatch_table.items()
-                if kind in _PARTS_OF_CODE
-            },
-        )
+    return bytes(cloudpickle.dumps(value, PROTOCOL))
 
-    buffer = io.BytesIO()
-    Pickler(buffer, PROTOCOL).dump(value)
-    return buffer.getvalue()
+
+def _unstorable(value: Any, error: Exception) -> UnstorableError:
+    hint = "list(...)" if isinstance(value, types.GeneratorType) else "numbers, arrays, lists or dicts"
+    return UnstorableError(
+        f"a result of type {type(value).__module__}.{type(value).__qualname__} cannot be stored "
+        f"({type(error).__name__}: {error}). Return plain values: {hint}."
+    )

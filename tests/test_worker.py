@@ -19,6 +19,8 @@ from futurefarm.testing.tasks import misbehave, square
 from futurefarm.worker import TaskInterrupted, interrupt_running, leave, run_chunk
 from futurefarm.worker.interrupt import interruptible
 
+from .program import Program
+
 
 def make_job(dataman: DataManager, function, directory_id: str | None = None) -> bytes:
     directory = dataman.directory
@@ -192,3 +194,35 @@ def test_only_the_users_code_is_interrupted():
 def test_an_interrupt_reaches_the_calling_thread_last():
     with pytest.raises(TaskInterrupted), interruptible():
         interrupt_running()
+
+
+POINTS = """
+    from dataclasses import dataclass
+    import numpy as np
+    from futurefarm import DataManager, run_tasks
+
+    @dataclass
+    class Point:
+        x: float
+
+        def norm(self):
+            return float(np.abs(self.x))
+
+    def make(x):
+        return Point(x)
+
+    if __name__ == "__main__":
+        dataman = DataManager("points")
+        run_tasks(dataman, make, [-1.0, 2.0], "loky", workers=2, progress=False)
+        print(sorted(point.norm() for point in dataman.values()), flush=True)
+        print(all(isinstance(point, Point) for point in dataman.values()), flush=True)
+"""
+
+
+def test_results_of_a_class_of_the_script_come_back_as_that_class(tmp_path):
+    with Program(tmp_path, POINTS) as program:
+        assert "[1.0, 2.0]" == program.line()
+        assert "True" == program.line()
+        program.rest()
+
+    assert [1.0, 2.0] == sorted(point.norm() for point in DataManager("points", tmp_path).values())
