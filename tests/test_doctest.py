@@ -39,8 +39,8 @@ def test_the_doors_of_users_have_examples():
     shown = {test.name for name in ["futurefarm", *MODULES] for test in examples_of(name)}
 
     assert {
-        "futurefarm.dataman.DataManager",
-        "futurefarm.session.LockingSession",
+        "futurefarm.dataman.dataman.DataManager",
+        "futurefarm.session.locking.LockingSession",
         "futurefarm.stop.StopFlag",
         "futurefarm.spaces.Params",
         "futurefarm.spaces.grid",

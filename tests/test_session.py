@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from futurefarm import DataManager
-from futurefarm import session as room
 from futurefarm.errors import SessionClosedError, SessionError, SessionLockedError
 from futurefarm.session import KeyMaker, seal
+from futurefarm.session import session as room
 
 from .companion import Companion, run
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from futurefarm import DataManager, session
+from futurefarm import DataManager
 from futurefarm.dataman import ForeignFileWarning
 from futurefarm.errors import (
     DamagedSessionError,
@@ -25,6 +25,7 @@ from futurefarm.errors import (
     SessionError,
     SessionLockedError,
 )
+from futurefarm.session import session
 from futurefarm.store import FORMAT, Header, Store, create
 
 from .companion import Companion, run
@@ -273,8 +274,8 @@ def test_a_transaction_that_a_crash_cut_off_never_was(dataman):
 def test_a_crash_while_a_session_is_made_leaves_none(dataman):
     crash(
         dataman,
-        "import futurefarm.session as room\n"
-        "room._write_note = lambda *_: os._exit(3)\n"
+        "from futurefarm.session import files\n"
+        "files.write_note = lambda *_: os._exit(3)\n"
         "DataManager.at(sys.argv[1]).session('other')",
     )
 
@@ -460,7 +461,8 @@ def test_looking_at_a_session_does_not_free_its_locks(dataman):
 
 COPIED = """
     import sys
-    from futurefarm import DataManager, session
+    from futurefarm import DataManager
+    from futurefarm.session import session
 
     session.LOG_LIMIT = int(sys.argv[2])
     with DataManager.at(sys.argv[1]).session("s") as writer:

@@ -32,7 +32,7 @@ __all__ = ["Attempt", "Reader", "open_reader"]
 _ATTEMPTS = (
     "SELECT a.id, s.name, s.record, a.number, a.identity, a.replicate, a.attempt, a.status, a.key, a.item,"
     " a.error, a.traceback, a.host, a.pid, a.started, a.seconds, a.crc"
-    " FROM Attempt a JOIN Sweep s ON s.id = a.sweep WHERE a.id > ? ORDER BY a.id"
+    " FROM Attempt a JOIN Sweep s ON s.id = a.sweep WHERE a.id > ?"
 )
 
 
@@ -99,7 +99,14 @@ class Reader:
 
     def attempts(self, after: int) -> tuple[list[Attempt], int | None]:
         """Return a step of the ledger."""
-        rows, after_ = self._step(_ATTEMPTS, after)
+        return self._attempts(f"{_ATTEMPTS} ORDER BY a.id", after)
+
+    def failed(self, after: int) -> tuple[list[Attempt], int | None]:
+        """Return a step of those rows of the ledger that did not end well."""
+        return self._attempts(f"{_ATTEMPTS} AND a.status != 'ok' ORDER BY a.id", after)
+
+    def _attempts(self, query: str, after: int) -> tuple[list[Attempt], int | None]:
+        rows, after_ = self._step(query, after)
         for row in rows:
             if not _is_whole(row):
                 raise damage(self.path, f"row {row[0]} of its ledger is not what was written")

@@ -1,29 +1,24 @@
-"""A directory of sessions, read as one."""
+"""`DataManager`: a directory that many writers fill and everyone reads as one."""
 
 from __future__ import annotations
 
 import os
 import pickle
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from .directory import Directory, computer_name, new_session_name
-from .errors import DamagedSessionError, DuplicateKeyError, SessionError, UsageError
-from .ledger import Record
-from .session import LOCK_TIMEOUT, KeyMaker, LockingSession, Session, home_of
-from .store import Reader, open_reader, verified, verified_key
+from ..directory import Directory, computer_name, new_session_name
+from ..errors import DuplicateKeyError, UsageError
+from ..ledger import Record
+from ..session import LOCK_TIMEOUT, KeyMaker, LockingSession, Session
+from ..store import Reader, verified_key
+from .reading import Sessions, item
+from .view import View
 
-__all__ = ["DataManager", "ForeignFileWarning"]
+__all__ = ["DataManager"]
 
-Step = tuple[list[Any], int | None]
 Match = str | Callable[[str], bool]
-T = TypeVar("T")
-
-
-class ForeignFileWarning(UserWarning):
-    """A file in the directory is no session of futurefarm; it was left alone."""
 
 
 class DataManager:
@@ -59,7 +54,7 @@ class DataManager:
     def _open(self, directory: Directory) -> None:
         self._directory = directory
         self._keys = KeyMaker()
-        self._foreign: set[str] = set()
+        self._sessions = Sessions(directory)
         if not directory.path.is_dir():
             directory.create()
 
@@ -155,25 +150,25 @@ class DataManager:
     def keys(self) -> View[str]:
         """Return a view of all keys; one that several sessions hold comes once for each."""
         return View(
-            self,
-            lambda: self._each(Reader.keys, lambda path, row: verified_key(path, row[1])),
+            self.itemcount,
+            lambda: self._sessions.each(Reader.keys, lambda path, row: verified_key(path, row[1])),
             self.__contains__,
         )
 
     def values(self) -> View[Any]:
         """Return a view of all values. It reads as it is iterated, in bounded memory."""
-        return View(self, lambda: (value for _, value in self.items()))
+        return View(self.itemcount, lambda: (value for _, value in self.items()))
 
     def items(self) -> View[tuple[str, Any]]:
         """Return a view of all (key, value).
 
         Iterating yields everything that can be read; what cannot is then raised as SessionError.
         """
-        return View(self, lambda: self._each(Reader.items, _item))
+        return View(self.itemcount, lambda: self._sessions.each(Reader.items, item))
 
     def itemcount(self) -> int:
         """Return the number of stored values in all sessions, without reading them."""
-        return sum(self._ask(len))
+        return sum(self._sessions.ask(len))
 
     def __len__(self) -> int:
         return self.itemcount()
@@ -185,7 +180,7 @@ class DataManager:
         return iter(self.keys())
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and any(self._ask(lambda reader: key.encode() in reader))
+        return isinstance(key, str) and any(self._sessions.ask(lambda reader: key.encode() in reader))
 
     def __getitem__(self, key: str) -> Any:
         found = self._pickles(key)
@@ -242,16 +237,15 @@ class DataManager:
 
     def records(self) -> Iterator[Record]:
         """Iterate over the attempts at all tasks, in the order in which each session recorded them."""
-        return self._each(Reader.attempts, lambda path, row: Record.of(path.name, row))
+        return self._sessions.each(Reader.attempts, lambda path, row: Record.of(path.name, row))
 
     def failures(self) -> Iterator[Record]:
         """Iterate over the last failed attempts at the tasks that have not succeeded since."""
         last: dict[tuple[bytes, int], Record] = {}
-        for record in self.records():
-            if record.status != "ok":
-                task = record.identity, record.replicate
-                if task not in last or last[task].started <= record.started:
-                    last[task] = record
+        for record in self._sessions.each(Reader.failed, lambda path, row: Record.of(path.name, row)):
+            task = record.identity, record.replicate
+            if task not in last or last[task].started <= record.started:
+                last[task] = record
         for identity, replicate, status in self.history() if last else ():
             if status == "ok":
                 last.pop((identity, replicate), None)
@@ -259,12 +253,12 @@ class DataManager:
 
     def history(self) -> Iterator[tuple[bytes, int, str]]:
         """Iterate over (identity, replicate, status) of all attempts."""
-        return self._each(Reader.finished, lambda path, row: row[1:])
+        return self._sessions.each(Reader.finished, lambda path, row: row[1:])
 
     def ended(self, sweep: str, after: dict[str, int]) -> Iterator[tuple[str, int, int, int, str]]:
         """Iterate over (session, row, number, attempt, status) of a sweep, behind the rows ``after``."""
         for path in self._directory.sessions():
-            for row in self._rows(path, lambda r, at: r.numbers(sweep, at), after.get(path.name, 0)):
+            for row in self._sessions.rows(path, lambda r, at: r.numbers(sweep, at), after.get(path.name, 0)):
                 yield path.name, row[0], row[1], row[2], row[3]
 
     # -- merging
@@ -284,68 +278,18 @@ class DataManager:
         Raises:
             SessionError: a session cannot be read, or is held by a writer; the others were taken over.
         """
-        from .merge import merge
+        from ..merge import merge
 
         source = other if isinstance(other, DataManager) else DataManager.at(other)
         self._directory.create()
         return merge(source._directory, self._directory, timeout)
 
-    # -- how sessions are read
-
-    def _each(self, read: Callable[[Reader, int], Step], make: Callable[[Path, Any], T]) -> Iterator[T]:
-        """Read all sessions in steps; what cannot be read is raised when the rest is through."""
-        problems: list[SessionError] = []
-        paths = self._directory.sessions()
-        for path in paths:
-            try:
-                for row in self._rows(path, read):
-                    try:
-                        yield make(path, row)
-                    except DamagedSessionError as error:
-                        problems.append(error)
-            except SessionError as error:
-                problems.append(error)
-        _raise(problems, len(paths))
-
-    def _rows(self, path: Path, read: Callable[[Reader, int], Step], after: int | None = 0) -> Iterator[Any]:
-        while after is not None:
-            with open_reader(path, home=home_of(self._directory, path.name)) as reader:
-                if reader is None:
-                    self._warn_of(path)
-                    return
-                while after is not None:
-                    rows, after = read(reader, after)
-                    if reader.live:
-                        break
-                    yield from rows
-                    rows = []
-                else:
-                    reader.check_number()
-            yield from rows  # of a live session only: its writer must find it closed
-
-    def _ask(self, question: Callable[[Reader], T]) -> Iterator[T]:
-        problems: list[SessionError] = []
-        paths = self._directory.sessions()
-        for path in paths:
-            try:
-                with open_reader(path, home=home_of(self._directory, path.name)) as reader:
-                    if reader is None:
-                        self._warn_of(path)
-                        continue
-                    answer = question(reader)
-            except SessionError as error:
-                problems.append(error)
-            else:
-                yield answer
-        _raise(problems, len(paths))
-
     def check_readable(self) -> None:
-        """Raise SessionError if a session is damaged, newer, or an incomplete copy; nothing is read of it."""
-        for _ in self._ask(len):
-            pass
+        """Raise SessionError if a session is damaged, newer, or an incomplete copy."""
+        self._sessions.check()
 
     def _pickles(self, key: str) -> dict[str, bytes]:
-        found = self._ask(lambda reader: (reader.path.name, reader.get(key.encode())))
+        found = self._sessions.ask(lambda reader: (reader.path.name, reader.get(key.encode())))
         return {name: value for name, value in found if value is not None}
 
     def _matching(self, match: Match) -> Iterator[tuple[str, str, Any]]:
@@ -353,46 +297,9 @@ class DataManager:
 
         def wanted(path: Path, row: Any) -> tuple[str, str, Any] | None:
             key = verified_key(path, row[1])
-            return (key, path.name, _item(path, row)[1]) if matches(key) else None
+            return (key, path.name, item(path, row)[1]) if matches(key) else None
 
-        return (found for found in self._each(Reader.items, wanted) if found is not None)
-
-    def _warn_of(self, path: Path) -> None:
-        if path.name not in self._foreign and path.exists():
-            self._foreign.add(path.name)
-            warnings.warn(
-                f"{path} is no session of futurefarm and is ignored. Move it out of the directory.",
-                ForeignFileWarning,
-                stacklevel=5,
-            )
-
-
-class View(Iterable[T]):
-    """What ``keys()``, ``values()`` and ``items()`` return: iterable again and again, read as it goes."""
-
-    def __init__(
-        self,
-        dataman: DataManager,
-        iterate: Callable[[], Iterator[T]],
-        contains: Callable[[object], bool] | None = None,
-    ) -> None:
-        self._dataman = dataman
-        self._iterate = iterate
-        self._contains = contains
-
-    def __iter__(self) -> Iterator[T]:
-        return self._iterate()
-
-    def __len__(self) -> int:
-        return self._dataman.itemcount()
-
-    def __contains__(self, part: object) -> bool:
-        return self._contains(part) if self._contains else any(part == other for other in self)
-
-
-def _item(path: Path, row: tuple[int, bytes, bytes, int | None]) -> tuple[str, Any]:
-    _, key, value, crc = row
-    return verified_key(path, key), pickle.loads(verified(path, key, value, crc))
+        return (found for found in self._sessions.each(Reader.items, wanted) if found is not None)
 
 
 def _joined(key: str, values: Iterable[Any]) -> list[Any]:
@@ -405,14 +312,3 @@ def _joined(key: str, values: Iterable[Any]) -> list[Any]:
             )
         joined.extend(value)
     return joined
-
-
-def _raise(problems: list[SessionError], sessions: int) -> None:
-    """Raise what went wrong, once everything else has been read."""
-    if not problems:
-        return
-    first = problems[0]
-    spoilt = len({problem.path for problem in problems})
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    first.message = f"{first.message.rstrip('.')}{more}. The other {sessions - spoilt} sessions were read."
-    raise first

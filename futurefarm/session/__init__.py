@@ -1,0 +1,9 @@
+"""A session: one writer's file in the directory, a `shelve.Shelf` guarded by a file lock."""
+
+from .files import home_of
+from .keys import KeyMaker
+from .lock import LOCK_TIMEOUT
+from .locking import LockingSession
+from .session import LOG_LIMIT, Session, seal
+
+__all__ = ["LOCK_TIMEOUT", "LOG_LIMIT", "KeyMaker", "LockingSession", "Session", "home_of", "seal"]

@@ -1,0 +1,155 @@
+"""A session that several writers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from ..directory import Directory
+from ..store import Store
+from .lock import LOCK_TIMEOUT
+from .session import Session
+
+__all__ = ["LockingSession"]
+
+
+class LockingSession(Session):
+    """A session that several writers share: the lock is taken for each operation, or for a ``with`` block.
+
+    A ``with`` block is one transaction: everything in it is stored, or, when it ends by an exception,
+    nothing. The block does not close the session. Safe from threads, processes and separately started
+    programs; it can be pickled, and the copy opens the same session.
+
+    Example:
+        >>> from futurefarm import DataManager
+        >>> session = DataManager("counters").locking_session("shared")
+        >>> with session:
+        ...     session["runs"] = session.get("runs", 0) + 1
+        >>> session["runs"]
+        1
+        >>> session.close()
+    """
+
+    def __init__(self, directory: Directory, name: str, *, timeout: float = LOCK_TIMEOUT) -> None:
+        self._timeout = timeout
+        super().__init__(directory, name, timeout=timeout)
+        self._lock.release()
+
+    def _shelf_over(self, store: Store) -> MutableMapping[bytes, bytes]:
+        return _Guarded(store, self._held)
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        with self._busy:
+            self._lock.acquire(self._timeout)
+            try:
+                yield
+            finally:
+                self._lock.release()
+
+    def _fold_long_log(self) -> None:
+        with self._held():
+            super()._fold_long_log()
+
+    def __enter__(self) -> LockingSession:
+        self._busy.acquire()
+        try:
+            self._lock.acquire(self._timeout)
+            try:
+                self.store.begin()
+            except BaseException:
+                self._lock.release()
+                raise
+        except BaseException:
+            self._busy.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._lock.is_ours:  # a child that was forked in the block; the block is its parent's
+            return
+        try:
+            self.store.end(commit=kind is None)
+            super()._fold_long_log()
+        finally:
+            self._lock.release()
+            self._busy.release()
+
+    # Each of these looks and then writes, and nobody may come in between.
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        with self:
+            return super().setdefault(key, default)
+
+    def pop(self, key: str, *default: Any) -> Any:
+        with self:
+            return super().pop(key, *default)
+
+    def popitem(self) -> tuple[str, Any]:
+        with self:
+            return super().popitem()
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        with self:
+            super().update(*args, **kwargs)
+
+    def clear(self) -> None:
+        with self:
+            super().clear()
+
+    def close(self) -> None:
+        """Close the session; the last process that closes it seals the file."""
+        if self.closed:
+            return
+        if not self._lock.is_ours:
+            super().close()
+            return
+        with self._held():
+            super().close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self.directory.path, self.name, self._timeout)
+
+
+def _reopen(path: Any, name: str, timeout: float) -> LockingSession:
+    return LockingSession(Directory(path), name, timeout=timeout)
+
+
+class _Guarded(MutableMapping[bytes, bytes]):
+    """A store whose every operation takes the lock."""
+
+    def __init__(self, store: Store, held: Callable[[], Any]) -> None:
+        self.store = store
+        self._held = held
+
+    def __getitem__(self, key: bytes) -> bytes:
+        with self._held():
+            return self.store[key]
+
+    def __setitem__(self, key: bytes, value: bytes) -> None:
+        with self._held():
+            self.store[key] = value
+
+    def __delitem__(self, key: bytes) -> None:
+        with self._held():
+            del self.store[key]
+
+    def __contains__(self, key: object) -> bool:
+        with self._held():
+            return key in self.store
+
+    def __len__(self) -> int:
+        with self._held():
+            return len(self.store)
+
+    def __iter__(self) -> Iterator[bytes]:
+        # In steps without the lock: SQLite gives each step a consistent state, and the caller's work
+        # between two keys must not keep all other writers waiting.
+        return iter(self.store)
+
+    def close(self) -> None:
+        self.store.close()

@@ -1,0 +1,147 @@
+"""A shelf that one writer holds."""
+
+from __future__ import annotations
+
+import shelve
+import threading
+import weakref
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+from ..directory import Directory
+from ..errors import SessionClosedError, SessionLockedError
+from ..store import Store, checksum
+from ..task import PROTOCOL, Outcome
+from .files import open_store
+from .keys import KeyMaker
+from .lock import LOCK_TIMEOUT, Lock
+
+__all__ = ["LOG_LIMIT", "Session", "seal"]
+
+LOG_LIMIT = 64 << 20
+"""Bytes after which the log of a session is folded into its file."""
+
+
+class Session(shelve.Shelf):  # type: ignore[type-arg]
+    """A shelf that one writer holds: its lock is taken when it is opened and released when it is closed.
+
+    Every assignment is on disk when it returns. Use it as a context manager, so that it is closed and its
+    file becomes one plain, sealed file; ``DataManager.session`` makes one.
+
+    Args:
+        directory: where the session lies.
+        name: its name there; the file is made if it is missing.
+        timeout: seconds to wait while another writer holds the session.
+
+    Raises:
+        SessionLockedError: another writer still holds it; the error says who.
+        SessionError: the file is damaged, incomplete, newer, or no session.
+    """
+
+    def __init__(self, directory: Directory, name: str, *, timeout: float = LOCK_TIMEOUT) -> None:
+        directory.session(name)
+        self.name = name
+        self.directory = directory
+        self._lock = Lock(directory, name)
+        self._busy = threading.RLock()
+        self._keys = KeyMaker()
+        self._lock.acquire(timeout)
+        try:
+            self.store = open_store(directory, name)
+        except BaseException:
+            self._lock.release()
+            raise
+        super().__init__(self._shelf_over(self.store), protocol=PROTOCOL)
+        # A program that ends without closing its session still leaves one plain, sealed file.
+        weakref.finalize(self, _let_go, self._busy, self.store, self._lock)
+
+    def _shelf_over(self, store: Store) -> MutableMapping[bytes, bytes]:
+        return store
+
+    @property
+    def path(self) -> str:
+        """The path of the session's file."""
+        return str(self.directory.path / self.name)
+
+    @property
+    def log_size(self) -> int:
+        """Bytes in the log that is not yet part of the file."""
+        return self.store.log_size
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        with self._busy:
+            super().__setitem__(key, value)
+            self._fold_long_log()
+
+    def __getitem__(self, key: str) -> Any:
+        with self._busy:
+            return super().__getitem__(key)
+
+    def __delitem__(self, key: str) -> None:
+        with self._busy:
+            super().__delitem__(key)
+
+    def _fold_long_log(self) -> None:
+        if self.store.log_size > LOG_LIMIT:
+            self.store.fold()
+
+    def commit(self, sweep: str, record: str, outcomes: Sequence[Outcome]) -> int:
+        """Store results and ledger rows in one transaction: all are on disk when this returns, or none.
+
+        Args:
+            sweep: the id of the sweep.
+            record: its provenance, JSON.
+            outcomes: how attempts ended; each that ended ``ok`` becomes a value under a key of its own.
+
+        Returns:
+            The number of the last row in the session's ledger.
+        """
+        keys = iter(self._keys.make(sum(outcome.status == "ok" for outcome in outcomes)))
+        results: list[tuple[bytes, bytes, int]] = []
+        attempts: list[tuple[Any, ...]] = []
+        for task, status, value, error, traceback, host, pid, started, seconds in outcomes:
+            key = None
+            if value is not None:
+                key = next(keys).encode()
+                results.append((key, value, checksum(key, value)))
+            number, identity, replicate, attempt, item = task
+            what = number, identity, replicate, attempt, status, key, item
+            attempts.append((*what, error, traceback, host, pid, started, seconds))
+        with self._busy:
+            if self.closed:
+                raise SessionClosedError(f"the session {self.name} is closed.", path=self.path)
+            return self.store.append(sweep, record, results, attempts)
+
+    @property
+    def closed(self) -> bool:
+        return self.store.closed
+
+    def close(self) -> None:
+        """Seal the file, unless another process has it open, and let go of the lock; twice is harmless."""
+        if not self._lock.is_ours:  # a forked child: it closes nothing, and another thread may have been busy
+            self.store.close()
+            return
+        with self._busy:
+            try:
+                super().close()
+            finally:
+                self._lock.release()
+
+
+def _let_go(busy: threading.RLock, store: Store, lock: Lock) -> None:
+    if not lock.is_ours:  # a forked child: what it inherited is its parent's to close
+        return
+    with busy:  # another thread may be closing the session at this moment
+        try:
+            store.close()
+        finally:
+            lock.release()
+
+
+def seal(directory: Directory, name: str) -> bool:
+    """Seal the session of a writer that is gone; return False if somebody still holds it."""
+    try:
+        Session(directory, name, timeout=0).close()
+    except SessionLockedError:
+        return False
+    return True
