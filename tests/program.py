@@ -44,13 +44,15 @@ class Gate:
 class Program:
     """A Python program in a session of its own; killed with all that it started when the block ends."""
 
-    def __init__(self, folder: Path, source: str, *arguments: str, gates: Sequence[Gate] = ()) -> None:
+    def __init__(
+        self, folder: Path, source: str, *arguments: str, gates: Sequence[Gate] = (), stdin: bool = False
+    ) -> None:
         path = folder / "program.py"
         path.write_text(textwrap.dedent(source))
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", str(path), *arguments],
             cwd=folder,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -75,8 +77,9 @@ class Program:
         self._watch.join()
         for gate in self._gates:
             gate.open()
-        for stream in (self.process.stdout, self.process.stderr):
-            stream.close()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
 
     def _let_go(self) -> None:
         """When the program has ended, nobody will come to its gates."""

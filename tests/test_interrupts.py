@@ -282,3 +282,25 @@ def test_a_task_does_not_hear_the_ctrl_c_that_stops_the_sweep(tmp_path, executor
         gate.open()
         assert "0" == program.line()
         program.rest()
+
+
+YOUNG = """
+    import sys
+    from futurefarm.executors import resolve
+
+    if __name__ == "__main__":
+        pool = resolve(sys.argv[1]).factory(2)
+        print(pool.submit(abs, -1).result(), flush=True)
+        sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("executor", PROCESSES)
+def test_workers_that_have_had_no_task_yet_are_gone_with_their_parent_too(tmp_path, executor):
+    with Program(tmp_path, YOUNG, executor, stdin=True) as program:
+        assert "1" == program.line()
+        workers = [p for p in workers_of(program) if "resource_tracker" not in " ".join(p.cmdline())]
+        program.process.kill()
+        program.process.wait()
+
+        assert [] == wait_gone(workers, 1.0)

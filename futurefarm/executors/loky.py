@@ -7,7 +7,9 @@ from concurrent.futures import Future
 from typing import Any
 
 from loky import ProcessPoolExecutor
+from loky.backend import resource_tracker
 
+from ..status import this_process
 from ..worker import prepare_process, signals_held
 
 __all__ = ["LokyExecutor", "make"]
@@ -29,4 +31,6 @@ class LokyExecutor(ProcessPoolExecutor):  # type: ignore[misc]
 
 
 def make(max_workers: int) -> LokyExecutor:
-    return LokyExecutor(max_workers, timeout=IDLE, initializer=prepare_process)
+    # When it starts the first time it lets signals through again, which `signals_held` has to hold.
+    resource_tracker.ensure_running()
+    return LokyExecutor(max_workers, timeout=IDLE, initializer=prepare_process, initargs=(this_process(),))

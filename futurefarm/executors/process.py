@@ -5,8 +5,10 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import resource_tracker
 from typing import ParamSpec, TypeVar
 
+from ..status import this_process
 from ..worker import prepare_process, signals_held
 
 __all__ = ["ProcessExecutor", "make"]
@@ -33,7 +35,11 @@ class ProcessExecutor(ProcessPoolExecutor):
 
 
 def make(max_workers: int) -> ProcessExecutor:
+    # When it starts the first time it lets signals through again, which `signals_held` has to hold.
+    resource_tracker.ensure_running()
     # Never fork: it copies locks that other threads hold, and random generators in their state.
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    return ProcessExecutor(max_workers, mp_context=context, initializer=prepare_process)
+    return ProcessExecutor(
+        max_workers, mp_context=context, initializer=prepare_process, initargs=(this_process(),)
+    )

@@ -35,7 +35,8 @@ __all__ = ["Store"]
 
 _ADD = "INSERT INTO Dict (key, value, crc) VALUES (?, ?, ?)"
 _PUT = (
-    "INSERT INTO Dict (key, value, crc) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE SET value=?2, crc=?3"
+    "INSERT INTO Dict (key, value, crc) VALUES (?, ?, ?)"
+    " ON CONFLICT (key) DO UPDATE SET value = excluded.value, crc = excluded.crc"
 )
 _NOTE = "UPDATE Meta SET value = ? WHERE name = ?"
 _ATTEMPT = (

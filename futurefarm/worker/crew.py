@@ -16,7 +16,7 @@ from ..session import LOG_LIMIT, Session
 from ..status import Page
 from ..task import MAX_FAILED, Chunk, Job, Outcome, Receipt, Task
 from .keeper import Keeper
-from .leash import hold, is_child_of, prepare_process
+from .leash import is_child_of, prepare_process
 from .seat import Seat, takes_report
 
 __all__ = ["Crew", "commit", "join", "leave", "run_chunk"]
@@ -113,8 +113,7 @@ class Crew:
         self.pending: dict[int, Batch] = {}
         self._load()
         if self.leashed:
-            prepare_process()
-            hold(job.parent)
+            prepare_process(job.parent)
         self._keeper = Keeper(self)
         self._keeper.start()
 

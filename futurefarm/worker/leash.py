@@ -19,18 +19,19 @@ LOOK = 0.25
 """Seconds between two looks at the parent, where the kernel does not tell of its death by itself."""
 
 
-def prepare_process() -> None:
-    """Make a worker process deaf to Ctrl-C, which the terminal sends to it too: its parent decides.
+def prepare_process(parent: tuple[str, int, int]) -> None:
+    """Make a worker process deaf to Ctrl-C, about which its parent decides, and tie it to that parent.
 
-    Ignoring it is not enough: simulators install handlers of their own when they are imported. Brian 2's ends
-    the running simulation and returns what there is, which would be stored as a result. Hence it stays
-    blocked, too, as in `signals_held`.
+    The terminal sends Ctrl-C to the workers, too. Ignoring it is not enough: simulators install handlers of
+    their own when they are imported. Brian 2's ends the running simulation and returns what there is, which
+    would be stored as a result. Hence it stays blocked, too, as in `signals_held`.
     """
     with suppress(ValueError):  # not the main thread: then Python delivers no signal here anyway
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    hold(parent)  # last: its thread inherits what is blocked
 
 
 @contextmanager
