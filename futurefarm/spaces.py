@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 from .errors import UsageError
 
-__all__ = ["Params", "Space", "cases", "grid", "zipped"]
+__all__ = ["Params", "Space", "cases", "grid", "sample", "zipped"]
 
 
 class Params(dict[str, Any]):
@@ -80,3 +80,37 @@ def cases(points: Iterable[Mapping[str, Any]]) -> Iterable[Params]:
     if isinstance(points, Sized):
         return Space(lambda: (Params(point) for point in points), len(points))
     return (Params(point) for point in points)
+
+
+def sample(number: int, seed: int, **axes: tuple[float, float] | list[Any] | Callable[[Any], Any]) -> Space:
+    """Return random points: the same ones for the same seed, so that a sweep over them can be resumed.
+
+    Args:
+        number: of points. More points of the same seed begin with the same ones.
+        seed: of the random numbers.
+        axes: a tuple ``(low, high)`` is drawn from uniformly, low included; of a list an element is chosen;
+            a function is called with a `numpy.random.Generator`.
+
+    Example:
+        >>> axes = {"k": (0.0, 1.0), "mode": ["fast", "slow"]}
+        >>> points = list(sample(2, seed=1, **axes))
+        >>> [0 <= point["k"] < 1 for point in points], points == list(sample(3, seed=1, **axes))[:2]
+        ([True, True], True)
+    """
+
+    def draw(rng: Any, axis: Any) -> Any:
+        if callable(axis):
+            return axis(rng)
+        if isinstance(axis, tuple):
+            low, high = axis
+            return float(rng.uniform(low, high))
+        return axis[rng.integers(len(axis))]
+
+    def points() -> Iterator[Params]:
+        import numpy as np
+
+        rng = np.random.default_rng(seed)
+        for _ in range(number):
+            yield Params((name, draw(rng, axis)) for name, axis in axes.items())
+
+    return Space(points, number)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from futurefarm.errors import UsageError
-from futurefarm.spaces import Params, cases, grid, zipped
+from futurefarm.spaces import Params, cases, grid, sample, zipped
 from futurefarm.task import call_of
 
 
@@ -72,3 +72,22 @@ def test_params_become_keywords_wherever_they_have_been():
     for same in (point, pickle.loads(pickle.dumps(point)), copy.deepcopy(point)):
         assert ((), {"k": 1, "tau": 5.0}) == call_of(same)
         assert "Params(k=1, tau=5.0)" == repr(same)
+
+
+def test_a_sample_is_the_same_for_the_same_seed():
+    axes = {"k": (1.0, 2.0), "mode": ["a", "b"], "n": lambda rng: int(rng.poisson(3))}
+
+    assert list(sample(20, seed=7, **axes)) == list(sample(20, seed=7, **axes))
+    assert list(sample(20, seed=7, **axes)) != list(sample(20, seed=8, **axes))
+
+
+def test_a_larger_sample_begins_with_the_smaller_one():
+    assert list(sample(5, seed=7, k=(0, 1))) == list(sample(50, seed=7, k=(0, 1)))[:5]
+
+
+def test_a_sample_stays_within_its_axes():
+    points = list(sample(200, seed=7, k=(1.0, 2.0), mode=["a", "b"]))
+
+    assert all(1 <= point["k"] < 2 for point in points)
+    assert {"a", "b"} == {point["mode"] for point in points}
+    assert 200 == len(sample(200, seed=7))

@@ -6,7 +6,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from .format import Header, attempt_checksum, named_errors
+from .format import Header, attempt_checksum, named_errors, sync
 from .reader import open_reader
 from .store import Store
 
@@ -37,11 +37,7 @@ def copy(source: Path, target: Path, *, home: int | None = None) -> int | None:
                 (items,) = connection.execute("SELECT COUNT(*) FROM Dict").fetchone()
         finally:
             connection.close()
-    fd = os.open(target, os.O_RDWR)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync(target)
     return int(attempts) + int(items)
 
 

@@ -80,6 +80,11 @@ def create(path: Path) -> None:
         connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
     finally:
         connection.close()
+    sync(path)
+
+
+def sync(path: Path) -> None:
+    """Make all that was written to a file durable."""
     fd = os.open(path, os.O_RDWR)
     try:
         os.fsync(fd)
