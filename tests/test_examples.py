@@ -33,10 +33,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_quickstart_leaves_its_results_and_a_picture(folder):
-    output = run(folder, "-W", "error", "quickstart.py", "--points", "6", seconds=60)
+    output = run(folder, "-W", "error", "quickstart.py", "--points", "4", seconds=60)
     assert is_picture(folder / "quickstart.png")
-    assert_each_once(folder / "quickstart.data", np.linspace(1, 20, 6))
-    assert output.splitlines()[0].startswith("6 done, 0 skipped, 0 failed")
+    assert_each_once(folder / "quickstart.data", np.linspace(1, 20, 4))
+    assert output.splitlines()[0].startswith("4 done, 0 skipped, 0 failed")
 
 
 @needs_signals
