@@ -226,3 +226,27 @@ def test_results_of_a_class_of_the_script_come_back_as_that_class(tmp_path):
         program.rest()
 
     assert [1.0, 2.0] == sorted(point.norm() for point in DataManager("points", tmp_path).values())
+
+
+together = threading.Barrier(6)
+
+
+def meet(x):
+    together.wait(30)
+    return x
+
+
+def test_many_sweeps_run_at_once_in_one_process(tmp_path):
+    """None takes the crew of another one for one that is over."""
+    managers = [DataManager(f"farm{n}", tmp_path) for n in range(6)]
+    options = {"workers": 1, "progress": False}
+    threads = [
+        threading.Thread(target=run_tasks, args=(dataman, meet, range(3), "thread"), kwargs=options)
+        for dataman in managers
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [[0, 1, 2]] * 6 == [sorted(dataman.values()) for dataman in managers]

@@ -45,8 +45,8 @@ def _crew(data: bytes) -> Crew:
     with _crews_lock:
         crew = _crews.get(data)
         if crew is None:
-            while len(_crews) > 3:  # warm workers see many sweeps
-                _crews.pop(next(iter(_crews))).retire()
+            for other in [other for other in _crews if _crews[other].is_over]:
+                _crews.pop(other).retire()  # warm workers see many sweeps
             crew = _crews[data] = Crew(Job(*pickle.loads(data)))
         return crew
 
@@ -218,9 +218,14 @@ class Crew:
             self._drop()
 
     @property
-    def over(self) -> bool:
+    def is_ending(self) -> bool:
         """Whether the sweep has ended or is being stopped."""
         return self._stop_of_sweep.exists()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the sweep has ended: the folder of its pages is the last thing that it removes."""
+        return not self.busy and not self.directory.workers(self.job.sweep).exists()
 
     @property
     def has_session(self) -> bool:

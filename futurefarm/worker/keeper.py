@@ -42,5 +42,7 @@ class Keeper:
             for batch in list(crew.pending.values()):
                 batch.flush_if_older(FLUSH_AFTER)
             idle = crew.has_session and not crew.busy
-            if idle and (crew.over or time.monotonic() - crew.idle_since > SEAL_AFTER):
+            if idle and (crew.is_ending or time.monotonic() - crew.idle_since > SEAL_AFTER):
                 crew.seal()
+            if not crew.has_session and crew.is_over:
+                return
