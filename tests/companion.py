@@ -45,7 +45,7 @@ class Companion:
     def rest(self, status: int = 0) -> str:
         """Wait for its end and return what it still printed; a warning or an error fails the test."""
         out, err = self.process.communicate(timeout=DEADLINE)
-        assert (status, "") == (self.process.returncode, err)
+        assert (status, "") == (self.process.returncode, err), err
         return out.rstrip("\n")
 
 

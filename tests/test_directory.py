@@ -44,7 +44,7 @@ def as_nobody(source: str, *arguments: object) -> str:
 
 
 # Everything is imported before root's rights are given up, because nobody may not read root's libraries.
-PRELOAD = "import futurefarm.session, futurefarm.dataman, filelock, sqlite3, pickle\n"
+PRELOAD = "import futurefarm.session, futurefarm.dataman, filelock, sqlite3, pickle, urllib.parse\n"
 
 
 @pytest.mark.parametrize("name", ["plain", "paper/fig3/run", "with space", "dots.in.name"])

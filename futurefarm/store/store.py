@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, MutableMapping
@@ -251,7 +252,7 @@ class Store(MutableMapping[bytes, bytes]):
         if self._connection is None:
             return
         if self._pid != os.getpid():  # of the process that this one was forked from
-            _ABANDONED.append(self._connection)
+            _abandon(self._connection)
             self._connection = None
             return
         try:
@@ -309,5 +310,9 @@ class Store(MutableMapping[bytes, bytes]):
             return self.connection.execute(statement, values)
 
 
-_ABANDONED: list[sqlite3.Connection] = []
-"""Connections inherited by a fork: closing them here would drop the locks of their owner."""
+def _abandon(connection: sqlite3.Connection) -> None:
+    """Keep a connection inherited by a fork for good: closing it would drop the locks of its owner.
+
+    A list would not do, as it is emptied at the end of the program, with a warning about the connection.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
