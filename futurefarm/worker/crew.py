@@ -14,18 +14,13 @@ from ..directory import Directory, new_session_name, stop_mark
 from ..errors import FutureFarmError, SessionClosedError, SessionError
 from ..session import LOG_LIMIT, Session
 from ..status import Page
-from ..task import MAX_FAILED, Chunk, Job, Outcome, Receipt, Task
+from ..task import Chunk, Job, Outcome, Receipt, Task
+from .batch import Batch
 from .keeper import Keeper
 from .leash import is_child_of, prepare_process
 from .seat import Seat, takes_report
 
 __all__ = ["Crew", "commit", "join", "leave", "run_chunk"]
-
-COMMIT_AFTER = 0.05
-"""Seconds of finished work after which a worker commits, in the middle of a chunk."""
-
-CHUNK_LIMIT = 0.5
-"""Seconds after which a worker hands back the rest of a chunk, so that another one may take it."""
 
 STOP_LOOK = 0.03
 """Seconds between two looks at the stop files."""
@@ -230,58 +225,3 @@ class Crew:
     @property
     def has_session(self) -> bool:
         return self._session is not None
-
-
-class Batch:
-    """The finished tasks of a chunk that are not committed yet."""
-
-    def __init__(self, crew: Crew) -> None:
-        self.crew = crew
-        self._outcomes: list[Outcome] = []
-        self._unsent: list[Outcome] = []
-        self._since = 0.0
-        self._lock = threading.Lock()
-        self._session: str | None = None
-        self._row = 0
-
-    def run(self, seat: Seat, tasks: list[Task]) -> Receipt:
-        begun = time.perf_counter()
-        failed: list[int] = []
-        ended = 0
-        crew = self.crew
-        crew.pending[id(self)] = self
-        for offset, task in enumerate(tasks):
-            now = time.perf_counter()
-            if crew.stopped() or (offset and (now - begun > CHUNK_LIMIT or len(failed) == MAX_FAILED)):
-                break
-            if self._outcomes and now - self._since > COMMIT_AFTER:
-                self.flush()
-            outcome = seat.run(task)
-            with self._lock:
-                if not self._outcomes:
-                    self._since = now
-                self._outcomes.append(outcome)
-            ended += 1
-            if outcome.status != "ok":
-                failed.append(offset)
-        self.flush()
-        seconds = time.perf_counter() - begun
-        return Receipt(ended, tuple(failed), seconds, self._session, self._row, tuple(self._unsent))
-
-    def flush(self) -> None:
-        """Commit what has finished."""
-        with self._lock:
-            outcomes, self._outcomes = self._outcomes, []
-            if not outcomes:
-                return
-            if self.crew.sees:
-                try:
-                    self._session, self._row = self.crew.commit(outcomes)
-                    return
-                except FutureFarmError:
-                    pass  # the parent commits through another session, or reports why it cannot
-            self._unsent += outcomes
-
-    def flush_if_older(self, seconds: float) -> None:
-        if self._outcomes and time.perf_counter() - self._since > seconds:
-            self.flush()
