@@ -67,6 +67,7 @@ class TestSerial(ExecutorSuite):
     executor = "serial"
 
 
+@pytest.mark.slow
 class TestFactory(ExecutorSuite):
     """A factory of the user's own."""
 
