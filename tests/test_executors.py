@@ -32,6 +32,7 @@ class TestLoky(ExecutorSuite):
             yield
 
 
+@pytest.mark.slow
 class TestProcess(ExecutorSuite):
     keeps_workers = True
 
