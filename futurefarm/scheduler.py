@@ -75,6 +75,11 @@ class Scheduler:
         return self._running.keys()
 
     @property
+    def numbers(self) -> set[int]:
+        """The numbers of the tasks that are submitted."""
+        return {task.number for chunk in self._running.values() for task in chunk}
+
+    @property
     def waiting(self) -> int:
         """The number of tasks that were pulled and are not submitted."""
         return len(self._again) + len(self._suspects)

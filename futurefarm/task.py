@@ -70,7 +70,6 @@ class Receipt(NamedTuple):
     failed: tuple[int, ...]
     seconds: float
     session: str | None
-    row: int
     outcomes: tuple[Outcome, ...] = ()
 
     def dumps(self) -> bytes:
@@ -80,9 +79,9 @@ class Receipt(NamedTuple):
 
     @classmethod
     def loads(cls, data: bytes) -> Receipt:
-        ended, failed, seconds, session, row, outcomes = pickle.loads(data)
+        ended, failed, seconds, session, outcomes = pickle.loads(data)
         full = tuple(Outcome(Task(*task), *rest) for task, *rest in outcomes)
-        return cls(ended, failed, seconds, session, row, full)
+        return cls(ended, failed, seconds, session, full)
 
 
 class Job(NamedTuple):

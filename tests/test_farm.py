@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from futurefarm.errors import (
     UsageError,
     UsageTypeError,
 )
+from futurefarm.executors.serial import SerialExecutor
 from futurefarm.farm.plan import usable_cores
 from futurefarm.store import Header
 from futurefarm.testing import ManualExecutor
@@ -291,3 +293,33 @@ def test_one_chunk_that_the_engine_loses_is_run_again(dataman):
 
 def test_usable_cores_are_those_of_this_process():
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+
+
+class Forgetful(SerialExecutor):
+    """Runs the first chunk without ever answering, answers to the second, and breaks at the third."""
+
+    def __init__(self) -> None:
+        self.submitted = 0
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.submitted += 1
+        if self.submitted > 2:
+            raise RuntimeError("broken")
+        answered = super().submit(fn, *args, **kwargs)
+        return Future() if self.submitted == 1 else answered
+
+
+def test_what_was_committed_without_an_answer_is_not_run_again(dataman):
+    """Also when its session has acknowledged later rows: threads share one."""
+    executors = [Forgetful()]
+    summary = run_tasks(
+        dataman,
+        keep,
+        range(6),
+        lambda n: executors.pop() if executors else SerialExecutor(),
+        workers=2,
+        progress=False,
+    )
+
+    assert 6 == summary.done
+    assert list(range(6)) == sorted(dataman.values())

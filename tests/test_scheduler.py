@@ -15,7 +15,7 @@ def tasks(number: int):
 
 
 def receipt(ended: int, failed: tuple[int, ...] = (), seconds: float = 0.001) -> Receipt:
-    return Receipt(ended, failed, seconds, "session", 0)
+    return Receipt(ended, failed, seconds, "session")
 
 
 class Play:

@@ -54,7 +54,7 @@ def run(dataman, function, items, **options) -> bytes:
 def test_a_receipt_tells_what_ended_and_where_it_is(dataman):
     receipt = Receipt.loads(run(dataman, square, [1, 2, 3]))
 
-    assert (3, (), 3, ()) == (receipt.ended, receipt.failed, receipt.row, receipt.outcomes)
+    assert (3, (), ()) == (receipt.ended, receipt.failed, receipt.outcomes)
     assert Path(dataman.basepath, receipt.session).exists()
     assert 3 == dataman.itemcount()
 

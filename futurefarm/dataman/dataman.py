@@ -255,11 +255,13 @@ class DataManager:
         """Iterate over (identity, replicate, status) of all attempts."""
         return self._sessions.each(Reader.finished, lambda path, row: row[1:])
 
-    def ended(self, sweep: str, after: dict[str, int]) -> Iterator[tuple[str, int, int, int, str]]:
-        """Iterate over (session, row, number, attempt, status) of a sweep, behind the rows ``after``."""
+    def ended(self, sweep: str) -> Iterator[tuple[str, int, int, str]]:
+        """Iterate over (session, number, attempt, status) of a sweep."""
         for path in self._directory.sessions():
-            for row in self._sessions.rows(path, lambda r, at: r.numbers(sweep, at), after.get(path.name, 0)):
-                yield path.name, row[0], row[1], row[2], row[3]
+            for _, number, attempt, status, _ in self._sessions.rows(
+                path, lambda r, at: r.numbers(sweep, at)
+            ):
+                yield path.name, number, attempt, status
 
     # -- merging
 

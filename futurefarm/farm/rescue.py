@@ -113,10 +113,13 @@ class Rescue:
     def _left_by_the_dead(self) -> tuple[dict[tuple[int, int], str], set[int] | None]:
         """Return what was committed and not acknowledged, and which tasks the dead were running, if known."""
         sweep = self._sweep
+        # From the first row on: a session that threads share has unanswered rows below answered ones.
+        running = sweep.scheduler.numbers
         statuses = {}
-        for session, row, number, attempt, status in sweep.plan.dataman.ended(sweep.name, dict(sweep.rows)):
-            statuses[number, attempt] = status
-            sweep.acknowledge(session, row)
+        for session, number, attempt, status in sweep.plan.dataman.ended(sweep.name):
+            sweep.sessions.add(session)
+            if number in running:
+                statuses[number, attempt] = status
         begun = {worker.task for worker in sweep.workers() if worker.task is not None and not worker.alive}
         return statuses, begun or None
 

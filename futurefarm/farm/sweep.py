@@ -53,8 +53,8 @@ class Sweep:
             plan.flag, self.directory, self.name, plan.job.stop_seen, end_now=interrupt_running
         )
         self.progress = Progress(plan.progress, name=plan.name, total=plan.total, workers=self.workers)
-        self.rows: dict[str, int] = {}
-        """The last ledger row of each session of which a receipt told."""
+        self.sessions: set[str] = set()
+        """The sessions that hold results of this sweep."""
 
     def run(self) -> Summary:
         begun = time.monotonic()
@@ -126,18 +126,14 @@ class Sweep:
         if receipt.outcomes:  # of a worker that does not see the directory
             self.commit(receipt.outcomes)
         if receipt.session is not None:
-            self.acknowledge(receipt.session, receipt.row)
+            self.sessions.add(receipt.session)
         self.count(self.scheduler.ended(ticket, receipt))
         if receipt.ended:
             self.rescue.forget_breakdowns()
 
     def commit(self, outcomes: tuple[Outcome, ...] | list[Outcome]) -> None:
         """Commit outcomes through the session of this process."""
-        self.acknowledge(*commit(self.payload, outcomes))
-
-    def acknowledge(self, session: str, row: int) -> None:
-        """Note that the ledger of a session was counted up to a row."""
-        self.rows[session] = max(row, self.rows.get(session, 0))
+        self.sessions.add(commit(self.payload, outcomes))
 
     def count(self, ended: Ended) -> None:
         """Count tasks that are on disk, and those that were there before."""
@@ -176,7 +172,7 @@ class Sweep:
     def _seal_sessions(self) -> None:
         """Seal what workers that are gone left open; those that stay seal theirs themselves."""
         deadline = time.monotonic() + SEAL_WAIT
-        waiting = set(self.rows)
+        waiting = set(self.sessions)
         while waiting and time.monotonic() < deadline:
             waiting = {name for name in waiting if self._is_open(name) and not seal(self.directory, name)}
             if waiting:

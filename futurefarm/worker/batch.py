@@ -32,7 +32,6 @@ class Batch:
         self._since = 0.0
         self._lock = threading.Lock()
         self._session: str | None = None
-        self._row = 0
 
     def run(self, seat: Seat, tasks: list[Task]) -> Receipt:
         begun = time.perf_counter()
@@ -56,7 +55,7 @@ class Batch:
                 failed.append(offset)
         self.flush()
         seconds = time.perf_counter() - begun
-        return Receipt(ended, tuple(failed), seconds, self._session, self._row, tuple(self._unsent))
+        return Receipt(ended, tuple(failed), seconds, self._session, tuple(self._unsent))
 
     def flush(self) -> None:
         """Commit what has finished."""
@@ -66,7 +65,7 @@ class Batch:
                 return
             if self.crew.sees:
                 try:
-                    self._session, self._row = self.crew.commit(outcomes)
+                    self._session = self.crew.commit(outcomes)
                     return
                 except FutureFarmError:
                     pass  # the parent commits through another session, or reports why it cannot

@@ -64,8 +64,8 @@ def leave(sweep: str) -> None:
                 crew.retire()
 
 
-def commit(job: bytes, outcomes: Sequence[Outcome]) -> tuple[str, int]:
-    """Commit outcomes through the session of this process; return its name and last ledger row."""
+def commit(job: bytes, outcomes: Sequence[Outcome]) -> str:
+    """Commit outcomes through the session of this process; return its name."""
     return _crew(job).commit(outcomes)
 
 
@@ -160,8 +160,8 @@ class Crew:
 
     # -- committing
 
-    def commit(self, outcomes: Sequence[Outcome]) -> tuple[str, int]:
-        """Commit outcomes; when the session fails, once more through a new one.
+    def commit(self, outcomes: Sequence[Outcome]) -> str:
+        """Commit outcomes and return the session's name; when it fails, once more through a new one.
 
         A file on which writing or syncing failed is not written again: a second sync may report success for
         pages that the first one lost.
@@ -169,11 +169,12 @@ class Crew:
         with self._lock:
             try:
                 session = self._open()
-                return session.name, session.commit(self.job.sweep, self.job.record, outcomes)
+                session.commit(self.job.sweep, self.job.record, outcomes)
             except SessionError:
                 self._drop()
                 session = self._open()
-                return session.name, session.commit(self.job.sweep, self.job.record, outcomes)
+                session.commit(self.job.sweep, self.job.record, outcomes)
+            return session.name
 
     def _open(self) -> Session:
         if self._retired:
