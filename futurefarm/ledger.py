@@ -38,6 +38,7 @@ class Record:
         pid: the process in which it ran.
         started: seconds since 1970.
         seconds: how long the function ran.
+        output: the tail of what the task printed, or None.
         session: the name of the session that holds this record.
         item: the pickled arguments; ``args`` is the object.
     """
@@ -56,6 +57,7 @@ class Record:
     pid: int
     started: float
     seconds: float
+    output: str | None
     session: str
     item: bytes
 
@@ -76,6 +78,7 @@ class Record:
             pid=row.pid,
             started=row.started,
             seconds=row.seconds,
+            output=row.output,
             session=session,
             item=row.item,
         )

@@ -46,7 +46,10 @@ class Task(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How one attempt at a task ended; ``value`` is the pickled result, ``started`` seconds since 1970."""
+    """How one attempt at a task ended.
+
+    ``value`` is the pickled result, ``started`` seconds since 1970, ``output`` the tail of what was printed.
+    """
 
     task: Task
     status: Status
@@ -57,6 +60,7 @@ class Outcome(NamedTuple):
     pid: int
     started: float
     seconds: float
+    output: str | None
 
 
 class Receipt(NamedTuple):

@@ -21,7 +21,9 @@ clock = count(1000.0)
 def outcome(number, status="ok", value=None, *, attempt=1, replicate=0, item=None, error=None):
     task = Task(number, b"%016d" % number, replicate, attempt, pickle.dumps(number if item is None else item))
     data = pickle.dumps(value) if status == "ok" else None
-    return Outcome(task, status, data, error, error and f"Traceback: {error}", "host", 42, next(clock), 0.5)
+    return Outcome(
+        task, status, data, error, error and f"Traceback: {error}", "host", 42, next(clock), 0.5, "printed\n"
+    )
 
 
 def test_results_and_records_are_stored_together(dataman):
@@ -48,6 +50,7 @@ def test_results_and_records_are_stored_together(dataman):
     assert ("host", 42, 0.5, b"%016d" % 0) == (good.host, good.pid, good.seconds, good.identity)
     assert (None, "ValueError: no", "Traceback: ValueError: no") == (bad.key, bad.error, bad.traceback)
     assert (None, None) == (good.error, good.traceback)
+    assert ["printed\n"] * 3 == [r.output for r in records]
 
 
 def test_a_record_travels(dataman):

@@ -32,7 +32,9 @@ def fill(dataman: DataManager, name: str | None, **items: object) -> str:
 
 def outcome(number: int) -> Outcome:
     task = Task(number, b"%016d" % number, 0, 1, pickle.dumps(number))
-    return Outcome(task, "ok", pickle.dumps(number), None, None, "host", 1, float(number), 0.1)
+    return Outcome(
+        task, "ok", pickle.dumps(number), None, None, "host", 1, float(number), 0.1, f"printed {number}"
+    )
 
 
 def items_of(dataman: DataManager) -> list[tuple[str, str]]:

@@ -28,7 +28,7 @@ from futurefarm.task import (
 from .companion import run
 
 TASK = Task(7, b"i" * 16, 0, 1, pickle.dumps(3))
-OUTCOME = Outcome(TASK, "ok", pickle.dumps(9), None, None, "host", 1, 2.5, 0.5)
+OUTCOME = Outcome(TASK, "ok", pickle.dumps(9), None, None, "host", 1, 2.5, 0.5, None)
 
 
 def test_a_chunk_arrives_as_it_was_sent():

@@ -74,4 +74,4 @@ class Items:
         host, pid, _ = this_process()
         text = f"{type(error).__qualname__}: {error}"
         task = Task(number, number.to_bytes(SIZE, "big"), 0, 1, pickle.dumps(object.__repr__(item)))
-        self._refused.append(Outcome(task, "error", None, text, None, host, pid, time.time(), 0.0))
+        self._refused.append(Outcome(task, "error", None, text, None, host, pid, time.time(), 0.0, None))

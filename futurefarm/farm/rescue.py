@@ -129,7 +129,8 @@ class Rescue:
             host, pid, _ = this_process()
             text = f"the worker died while it ran this task ({type(error).__name__}: {error})"[:2000]
             crashed = [
-                Outcome(task, "crashed", None, text, None, host, pid, time.time(), 0.0) for task in given_up
+                Outcome(task, "crashed", None, text, None, host, pid, time.time(), 0.0, None)
+                for task in given_up
             ]
             self._sweep.commit(crashed)
             self._sweep.count(Ended(0, len(given_up)))

@@ -99,14 +99,14 @@ class Session(shelve.Shelf):  # type: ignore[type-arg]
         keys = iter(self._keys.make(sum(outcome.status == "ok" for outcome in outcomes)))
         results: list[tuple[bytes, bytes, int]] = []
         attempts: list[tuple[Any, ...]] = []
-        for task, status, value, error, traceback, host, pid, started, seconds in outcomes:
+        for task, status, value, error, traceback, *rest in outcomes:
             key = None
             if value is not None:
                 key = next(keys).encode()
                 results.append((key, value, checksum(key, value)))
             number, identity, replicate, attempt, item = task
             what = number, identity, replicate, attempt, status, key, item
-            attempts.append((*what, error, traceback, host, pid, started, seconds))
+            attempts.append((*what, error, traceback, *rest))
         with self._busy:
             if self.closed:
                 raise SessionClosedError(f"the session {self.name} is closed.", path=self.path)

@@ -31,7 +31,7 @@ CREATE TABLE Attempt (
     id INTEGER PRIMARY KEY, sweep INTEGER NOT NULL, number INTEGER NOT NULL, identity BLOB NOT NULL,
     replicate INTEGER NOT NULL, attempt INTEGER NOT NULL, status TEXT NOT NULL, key BLOB, item BLOB NOT NULL,
     error TEXT, traceback TEXT, host TEXT NOT NULL, pid INTEGER NOT NULL, started REAL NOT NULL,
-    seconds REAL NOT NULL, crc INTEGER NOT NULL
+    seconds REAL NOT NULL, output TEXT, crc INTEGER NOT NULL
 );
 CREATE TRIGGER Removed AFTER DELETE ON Dict WHEN OLD.crc IS NOT NULL
     BEGIN UPDATE Meta SET value = value - 1 WHERE name IN {_COUNTERS}; END;

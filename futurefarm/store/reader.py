@@ -31,7 +31,7 @@ __all__ = ["Attempt", "Reader", "open_reader"]
 
 _ATTEMPTS = (
     "SELECT a.id, s.name, s.record, a.number, a.identity, a.replicate, a.attempt, a.status, a.key, a.item,"
-    " a.error, a.traceback, a.host, a.pid, a.started, a.seconds, a.crc"
+    " a.error, a.traceback, a.host, a.pid, a.started, a.seconds, a.output, a.crc"
     " FROM Attempt a JOIN Sweep s ON s.id = a.sweep WHERE a.id > ?"
 )
 
@@ -55,6 +55,7 @@ class Attempt(NamedTuple):
     pid: int
     started: float
     seconds: float
+    output: str | None
 
 
 class Reader:

@@ -42,7 +42,7 @@ _PUT = (
 _NOTE = "UPDATE Meta SET value = ? WHERE name = ?"
 _ATTEMPT = (
     "INSERT INTO Attempt (sweep, number, identity, replicate, attempt, status, key, item, error, traceback,"
-    " host, pid, started, seconds, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " host, pid, started, seconds, output, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -160,7 +160,7 @@ class Store(MutableMapping[bytes, bytes]):
         """Add results and ledger rows in one transaction; return the last row of the ledger.
 
         ``results`` are new keys, values and checksums; ``attempts`` the columns of Attempt from ``number``
-        to ``seconds``.
+        to ``output``.
         """
         with named_errors(self.path), self.transaction():
             number = self.sweep(sweep, record)

@@ -61,7 +61,7 @@ class Seat:
             error, text = _described(raised)
         if self.page is not None:
             self.page.end()
-        return Outcome(task, status, value, error, text, self._host, self._pid, started, seconds)
+        return Outcome(task, status, value, error, text, self._host, self._pid, started, seconds, None)
 
     def _only_here(self) -> None:
         """End a child that the task forked and that came back to us: it must not answer for its parent."""
