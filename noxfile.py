@@ -30,6 +30,18 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """The fault battery of tests/faults: up to 20 minutes of kills, failing disks and hostile files."""
+    run_faults(session)
+
+
+@nox.session
+def faults_short(session: nox.Session) -> None:
+    """A sample of each program of the fault battery."""
+    run_faults(session, "--short")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     session.install("ruff>=0.9")
     session.run("ruff", "check", ".")
@@ -71,13 +83,24 @@ def run_pytest(session: nox.Session, *options: str) -> None:
 
     `-I` and another working directory keep the checkout out of `sys.path`, also in programs that tests start.
     """
+    install_wheel(session)
+    session.chdir(session.create_tmp())
+    options += ("-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT))
+    session.run("python", "-I", "-m", "pytest", *options, str(ROOT / "tests"), *session.posargs)
+
+
+def run_faults(session: nox.Session, *options: str) -> None:
+    """Run the fault battery on the wheel: `nox -s faults -- --only culprits,massacre`."""
+    install_wheel(session)
+    session.chdir(session.create_tmp())
+    session.run("python", str(ROOT / "tests/faults/run.py"), *options, *session.posargs)
+
+
+def install_wheel(session: nox.Session) -> None:
     path = wheel(session)
     session.install(f"{path}[test]")
     # A reused environment may hold an earlier wheel of the same version, which pip would keep.
     session.install("--force-reinstall", "--no-deps", str(path))
-    session.chdir(session.create_tmp())
-    options += ("-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT))
-    session.run("python", "-I", "-m", "pytest", *options, str(ROOT / "tests"), *session.posargs)
 
 
 def wheel(session: nox.Session) -> Path:
