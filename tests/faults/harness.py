@@ -128,7 +128,7 @@ def python(*arguments: object) -> list[str]:
 
 
 class Child:
-    """A program in a session of its own, killed with all that it started at a deadline or when the block ends.
+    """A program in a session of its own, ended with all that it started: at a deadline, or with the block.
 
     Its stdout is read by `line` and `rest`; its stderr goes to ours, or to the file ``stderr``.
 
@@ -240,7 +240,7 @@ def _lives(process: psutil.Process) -> bool:
     try:
         if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
             return True
-        # `subprocess` wants the exit codes of those that we started ourselves, each the leader of its session.
+        # `subprocess` wants the exit codes of those that we started: each is the leader of its session.
         if process.ppid() == os.getpid() and os.getsid(process.pid) != process.pid:
             os.waitpid(process.pid, os.WNOHANG)
     except (psutil.NoSuchProcess, ProcessLookupError, ChildProcessError):
