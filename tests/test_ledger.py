@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import sqlite3
+import struct
+import zlib
 from itertools import count
 from pathlib import Path
 
@@ -122,6 +124,75 @@ def test_a_record_that_was_damaged_is_noticed(dataman):
         list(dataman.records())
 
     assert session.path == caught.value.path
+
+
+LEDGER = (
+    [("Sweep", column) for column in ("name", "record", "crc")]
+    + [
+        ("Attempt", column)
+        for column in ("sweep", "number", "identity", "replicate", "attempt", "status", "key")
+    ]
+    + [("Attempt", column) for column in ("host", "pid", "started", "seconds", "body_crc", "crc", "item")]
+    + [("Attempt", column) for column in ("error", "traceback", "output")]
+)
+
+
+@pytest.mark.parametrize(("table", "column"), LEDGER)
+def test_a_change_in_any_column_of_the_ledger_is_noticed(dataman, table, column):
+    with dataman.session("s") as session:
+        session.commit("sweep", RECORD, [outcome(0, value=1), outcome(1, "error", error="e")])
+    connection = sqlite3.connect(session.path)
+    (before,) = connection.execute(f"SELECT {column} FROM {table} ORDER BY id DESC LIMIT 1").fetchone()
+    after = {int: 77, float: 0.1, str: "changed", bytes: b"changed", type(None): b""}[type(before)]
+    with connection:
+        connection.execute(f"UPDATE {table} SET {column} = ?", (after,))
+    connection.close()
+
+    with pytest.raises(DamagedSessionError, match="session s is damaged"):
+        list(dataman.records())
+    with pytest.raises(DamagedSessionError, match="session s is damaged"):
+        list(dataman.failures())
+
+
+@pytest.mark.parametrize("read", ["records", "failures", "history"])
+def test_a_missing_row_of_the_ledger_is_noticed(dataman, read):
+    with dataman.session("s") as session:
+        session.commit("sweep", RECORD, [outcome(i, "error", error="e") for i in range(3)])
+    connection = sqlite3.connect(session.path)
+    with connection:
+        connection.execute("DELETE FROM Attempt WHERE number = 2")
+    connection.close()
+
+    with pytest.raises(DamagedSessionError, match="of its 3 attempts, 2 were found"):
+        list(getattr(dataman, read)())
+
+
+def test_the_checksums_are_those_of_the_specification(dataman):
+    """Another language can compute them: see docs/architecture.md."""
+    with dataman.session("s") as session:
+        session.commit("sweep", RECORD, [outcome(0, "error", error="e", item="caf\xe9")])
+    connection = sqlite3.connect(session.path)
+    name, record, crc = connection.execute("SELECT name, record, crc FROM Sweep").fetchone()
+    row = dict(zip(ATTEMPT, connection.execute(f"SELECT {', '.join(ATTEMPT)} FROM Attempt").fetchone()))
+    connection.close()
+
+    def joined(numbers, doubles, *fields):
+        fields = [field.encode() if isinstance(field, str) else field for field in fields]
+        lengths = [-1 if field is None else len(field) for field in fields]
+        packed = [struct.pack("<q", number) for number in numbers] + [struct.pack("<d", d) for d in doubles]
+        packed += [struct.pack("<q", length) for length in lengths]
+        return zlib.crc32(b"".join([*packed, *(field or b"" for field in fields)]))
+
+    assert crc == joined([1], [], name, record)
+    assert row["body_crc"] == joined([], [], row["item"], row["error"], row["traceback"], row["output"])
+    assert row["crc"] == joined(
+        [row[n] for n in ("sweep", "number", "replicate", "attempt", "pid", "body_crc")],
+        [row["started"], row["seconds"]],
+        *(row[n] for n in ("identity", "status", "key", "host")),
+    )
+
+
+ATTEMPT = [column for table, column in LEDGER if table == "Attempt"]
 
 
 def test_the_ledger_is_plain_tables(dataman):

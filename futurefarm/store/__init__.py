@@ -16,8 +16,9 @@ wrong moment must be noticed, never be silently short, hence two marks in the he
   which SQLite renews whenever it begins the log anew: a log that was begun unnoticed is not trusted either.
 """
 
+from .checksum import checksum
 from .copy import adopt, copy
-from .format import FORMAT, Header, checksum, create, log_size, verified, verified_key
+from .format import FORMAT, Header, create, log_size, verified, verified_key
 from .reader import Attempt, Reader, open_reader
 from .store import Store
 

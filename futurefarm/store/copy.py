@@ -6,7 +6,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from .format import Header, attempt_checksum, named_errors, sync
+from .format import Header, named_errors, sync
 from .reader import open_reader
 from .store import Store
 
@@ -69,9 +69,7 @@ def adopt(source: Path, store: Store, *, home: int | None = None) -> tuple[int, 
                 attempts, after = reader.attempts(after)
                 new = [a for a in attempts if (a.sweep, a.number, a.attempt, a.started) not in known]
                 for a in new:
-                    sweep = store.sweep(a.sweep, a.record)
-                    crc = attempt_checksum(a.identity, a.item, a.error)
-                    store.add_attempts([(sweep, *a[3:], crc)])
+                    store.add_attempts(store.sweep(a.sweep, a.record), [a[3:]])
                 taken += len(new)
     return taken, conflicts
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import DamagedSessionError, IncompleteCopyError, NewerSessionError, SessionError
+from .checksum import checksum
 from .grip import Grip
 
 FORMAT = 1
@@ -26,23 +26,26 @@ PRAGMA application_id = {_APPLICATION};
 CREATE TABLE Dict (key BLOB UNIQUE NOT NULL, value BLOB NOT NULL, crc INTEGER);
 CREATE INDEX Unchecked ON Dict (key) WHERE crc IS NULL;
 CREATE TABLE Meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE Sweep (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, record TEXT NOT NULL);
+CREATE TABLE Sweep (
+    id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, record TEXT NOT NULL, crc INTEGER NOT NULL
+);
 CREATE TABLE Attempt (
     id INTEGER PRIMARY KEY, sweep INTEGER NOT NULL, number INTEGER NOT NULL, identity BLOB NOT NULL,
-    replicate INTEGER NOT NULL, attempt INTEGER NOT NULL, status TEXT NOT NULL, key BLOB, item BLOB NOT NULL,
-    error TEXT, traceback TEXT, host TEXT NOT NULL, pid INTEGER NOT NULL, started REAL NOT NULL,
-    seconds REAL NOT NULL, output TEXT, crc INTEGER NOT NULL
+    replicate INTEGER NOT NULL, attempt INTEGER NOT NULL, status TEXT NOT NULL, key BLOB, host TEXT NOT NULL,
+    pid INTEGER NOT NULL, started REAL NOT NULL, seconds REAL NOT NULL, body_crc INTEGER NOT NULL,
+    crc INTEGER NOT NULL, item BLOB NOT NULL, error TEXT, traceback TEXT, output TEXT
 );
 CREATE TRIGGER Removed AFTER DELETE ON Dict WHEN OLD.crc IS NOT NULL
     BEGIN UPDATE Meta SET value = value - 1 WHERE name IN {_COUNTERS}; END;
 CREATE TRIGGER Forgotten AFTER DELETE ON Dict WHEN OLD.crc IS NULL
     BEGIN UPDATE Meta SET value = NULL WHERE name IN {_COUNTERS}; END;
-INSERT INTO Meta VALUES ('count', 0), ('again', 0), ('generation', 0), ('log', x'');
+INSERT INTO Meta VALUES ('count', 0), ('again', 0), ('attempts', 0), ('generation', 0), ('log', x'');
 """
 
 COUNT_MORE = f"UPDATE Meta SET value = value + ? WHERE name IN {_COUNTERS}"
 RECOUNT = f"UPDATE Meta SET value = (SELECT COUNT(*) FROM Dict) WHERE name IN {_COUNTERS}"
 COUNT_UNKNOWN = f"{RECOUNT} AND value IS NULL"
+COUNT_ATTEMPTS = "UPDATE Meta SET value = value + ? WHERE name = 'attempts'"
 
 GET = "SELECT value, crc FROM Dict WHERE key = ?"
 HAS = "SELECT 1 FROM Dict WHERE key = ?"
@@ -90,14 +93,6 @@ def sync(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def checksum(key: bytes, value: bytes) -> int:
-    return zlib.crc32(value, zlib.crc32(key))
-
-
-def attempt_checksum(identity: bytes, item: bytes, error: str | None) -> int:
-    return zlib.crc32((error or "").encode("utf-8", "replace"), zlib.crc32(item, zlib.crc32(identity)))
 
 
 def log_salt(path: Path) -> bytes:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import SessionError
+from .checksum import body_checksum, head_checksum, sweep_checksum
 from .format import (
     GET,
     HAS,
     Header,
     at_home,
-    attempt_checksum,
     checked,
     count,
     damage,
@@ -29,11 +30,11 @@ from .grip import Grip
 
 __all__ = ["Attempt", "Reader", "open_reader"]
 
-_ATTEMPTS = (
-    "SELECT a.id, s.name, s.record, a.number, a.identity, a.replicate, a.attempt, a.status, a.key, a.item,"
-    " a.error, a.traceback, a.host, a.pid, a.started, a.seconds, a.output, a.crc"
-    " FROM Attempt a JOIN Sweep s ON s.id = a.sweep WHERE a.id > ?"
+# The columns that `head_checksum` covers, in its order, and the others.
+_HEAD = (
+    "id, crc, sweep, number, identity, replicate, attempt, status, key, host, pid, started, seconds, body_crc"
 )
+_BODY = "item, error, traceback, output"
 
 
 class Attempt(NamedTuple):
@@ -65,7 +66,9 @@ class Reader:
         self.path = path
         self._connection = connection
         self._header = header
+        self._what = "items"
         self._seen: int | None = None
+        self._sweeps: dict[int, tuple[str, str]] = {}
 
     @property
     def live(self) -> bool:
@@ -87,59 +90,120 @@ class Reader:
 
     def keys(self, after: int) -> tuple[list[tuple[Any, ...]], int | None]:
         """Return a step of (row, key) behind row ``after``, and the row to go on from, or None at the end."""
-        return self._counted("SELECT rowid, key FROM Dict WHERE rowid > ? ORDER BY rowid", after)
+        return self._counted("items", "SELECT rowid, key FROM Dict WHERE rowid > ? ORDER BY rowid", after)
 
     def items(self, after: int) -> tuple[list[tuple[Any, ...]], int | None]:
         """Return a step of (row, key, value, crc)."""
-        return self._counted("SELECT rowid, key, value, crc FROM Dict WHERE rowid > ? ORDER BY rowid", after)
+        return self._counted(
+            "items", "SELECT rowid, key, value, crc FROM Dict WHERE rowid > ? ORDER BY rowid", after
+        )
 
     def check_number(self) -> None:
-        """Raise DamagedSessionError unless as many items were read as there are in a sealed session."""
+        """Raise DamagedSessionError unless as many rows were read as there are in a sealed session."""
         if self._seen is None:
             return
-        number = len(self)
-        # Asked last: a writer may have come and gone since the items were read.
+        number = len(self) if self._what == "items" else self._number_of_attempts()
+        # Asked last: a writer may have come and gone since the rows were read.
         if self._seen != number and not self.live:
-            raise damage(self.path, f"of its {number} items, {self._seen} were found")
+            raise damage(self.path, f"of its {number} {self._what}, {self._seen} were found")
+
+    def _number_of_attempts(self) -> Any:
+        with named_errors(self.path):
+            return self._connection.execute("SELECT value FROM Meta WHERE name = 'attempts'").fetchone()[0]
 
     def attempts(self, after: int) -> tuple[list[Attempt], int | None]:
         """Return a step of the ledger."""
-        return self._attempts(f"{_ATTEMPTS} ORDER BY a.id", after)
+        rows, after_ = self._heads(after, f", {_BODY}")
+        return [self._attempt(row) for row in rows], after_
 
     def failed(self, after: int) -> tuple[list[Attempt], int | None]:
         """Return a step of those rows of the ledger that did not end well."""
-        return self._attempts(f"{_ATTEMPTS} AND a.status != 'ok' ORDER BY a.id", after)
-
-    def _attempts(self, query: str, after: int) -> tuple[list[Attempt], int | None]:
-        rows, after_ = self._step(query, after)
-        for row in rows:
-            if not _is_whole(row):
-                raise damage(self.path, f"row {row[0]} of its ledger is not what was written")
-        return [Attempt(*row[:-1]) for row in rows], after_
+        heads, after_ = self._heads(after)
+        query = f"SELECT {_HEAD}, {_BODY} FROM Attempt WHERE id = ?"
+        with named_errors(self.path):
+            rows = [self._connection.execute(query, head[:1]).fetchone() for head in heads if head[7] != "ok"]
+        return [self._attempt(row) for row in rows], after_
 
     def finished(self, after: int) -> tuple[list[tuple[Any, ...]], int | None]:
         """Return a step of (row, identity, replicate, status)."""
-        return self._step(
-            "SELECT id, identity, replicate, status FROM Attempt WHERE id > ? ORDER BY id", after
-        )
+        heads, after_ = self._heads(after)
+        return [(head[0], head[4], head[5], head[7]) for head in heads], after_
 
     def numbers(self, sweep: str, after: int) -> tuple[list[tuple[Any, ...]], int | None]:
         """Return a step of (row, number, attempt, status, seconds) of one sweep."""
-        return self._step(
-            "SELECT a.id, a.number, a.attempt, a.status, a.seconds"
-            " FROM Attempt a JOIN Sweep s ON s.id = a.sweep WHERE a.id > ? AND s.name = ? ORDER BY a.id",
-            after,
+        heads, after_ = self._heads(after)
+        mine = (head for head in heads if self._sweep(head[2])[0] == sweep)
+        return [(head[0], head[3], head[6], head[7], head[12]) for head in mine], after_
+
+    def _heads(self, after: int, more: str = "") -> tuple[list[tuple[Any, ...]], int | None]:
+        query = f"SELECT {_HEAD}{more} FROM Attempt WHERE id > ? ORDER BY id"
+        rows, after_ = self._counted("attempts", query, after)
+        for row in rows:
+            if not _is(row[1], head_checksum, row[2:14]):
+                raise self._damaged_row(row[0])
+        return rows, after_
+
+    def _attempt(self, row: tuple[Any, ...]) -> Attempt:
+        (
+            number,
+            _,
             sweep,
+            task,
+            identity,
+            replicate,
+            attempt,
+            status,
+            key,
+            host,
+            pid,
+            started,
+            seconds,
+            crc,
+        ) = row[:14]
+        item, error, traceback, output = row[14:]
+        if not _is(crc, body_checksum, row[14:]):
+            raise self._damaged_row(number)
+        return Attempt(
+            number,
+            *self._sweep(sweep),
+            task,
+            identity,
+            replicate,
+            attempt,
+            status,
+            key,
+            item,
+            error,
+            traceback,
+            host,
+            pid,
+            started,
+            seconds,
+            output,
         )
+
+    def _damaged_row(self, number: object) -> SessionError:
+        return damage(self.path, f"row {number} of its ledger is not what was written")
+
+    def _sweep(self, number: int) -> tuple[str, str]:
+        """Return name and record of a sweep, which all its rows share."""
+        if number not in self._sweeps:
+            with named_errors(self.path):
+                query = "SELECT name, record, crc FROM Sweep WHERE id = ?"
+                row = self._connection.execute(query, (number,)).fetchone()
+            if row is None or not _is(row[2], sweep_checksum, (number, *row[:2])):
+                raise damage(self.path, f"the record of its sweep {number} is not what was written")
+            self._sweeps[number] = row[:2]
+        return self._sweeps[number]
 
     def backup(self, target: sqlite3.Connection) -> None:
         """Copy the whole session, in one consistent state."""
         self._connection.backup(target)
 
-    def _counted(self, query: str, after: int) -> tuple[list[tuple[Any, ...]], int | None]:
+    def _counted(self, what: str, query: str, after: int) -> tuple[list[tuple[Any, ...]], int | None]:
         rows, next_ = self._step(query, after)
         if after == 0:
-            self._seen = 0
+            self._what, self._seen = what, 0
         if self._seen is not None:
             for row, *_ in rows:
                 if row > after:  # a damaged page may show one row in the place of another
@@ -152,10 +216,10 @@ class Reader:
             return step(self._connection, query, after, *values)
 
 
-def _is_whole(row: tuple[Any, ...]) -> bool:
+def _is(crc: object, of: Callable[..., int], columns: tuple[Any, ...]) -> bool:
     try:
-        return bool(row[-1] == attempt_checksum(row[4], row[9], row[10]))
-    except (TypeError, AttributeError):  # a flipped bit made a text of bytes, or a number
+        return of(*columns) == crc
+    except (TypeError, AttributeError, struct.error):  # a flipped bit made a text of bytes, or a number
         return False
 
 

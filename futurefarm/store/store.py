@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SessionClosedError
+from .checksum import attempt_checksums, checksum, sweep_checksum
 from .format import (
+    COUNT_ATTEMPTS,
     COUNT_MORE,
     COUNT_UNKNOWN,
     FORMAT,
@@ -19,9 +21,7 @@ from .format import (
     HAS,
     RECOUNT,
     Header,
-    attempt_checksum,
     checked,
-    checksum,
     count,
     damaged,
     log_salt,
@@ -42,7 +42,8 @@ _PUT = (
 _NOTE = "UPDATE Meta SET value = ? WHERE name = ?"
 _ATTEMPT = (
     "INSERT INTO Attempt (sweep, number, identity, replicate, attempt, status, key, item, error, traceback,"
-    " host, pid, started, seconds, output, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " host, pid, started, seconds, output, body_crc, crc)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -166,12 +167,14 @@ class Store(MutableMapping[bytes, bytes]):
             number = self.sweep(sweep, record)
             self.connection.executemany(_ADD, results)
             self._execute(COUNT_MORE, (len(results),))
-            self.add_attempts((number, *row, attempt_checksum(row[1], row[6], row[7])) for row in attempts)
+            self.add_attempts(number, attempts)
             return int(self._execute("SELECT max(id) FROM Attempt", ()).fetchone()[0] or 0)
 
-    def add_attempts(self, rows: Iterable[tuple[Any, ...]]) -> None:
-        """Add rows to the ledger: all columns of Attempt but its own number."""
-        self.connection.executemany(_ATTEMPT, rows)
+    def add_attempts(self, sweep: int, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Add rows to the ledger: the columns of Attempt from ``number`` to ``output``."""
+        guarded = ((sweep, *row, *attempt_checksums(sweep, row)) for row in rows)
+        added = self.connection.executemany(_ATTEMPT, guarded).rowcount
+        self._execute(COUNT_ATTEMPTS, (max(added, 0),))
 
     def recount(self) -> None:
         """Count the items again, after they were written by other ways than `append`."""
@@ -179,8 +182,14 @@ class Store(MutableMapping[bytes, bytes]):
 
     def sweep(self, sweep: str, record: str) -> int:
         """Return the number that a sweep has in this file."""
-        self._execute("INSERT OR IGNORE INTO Sweep (name, record) VALUES (?, ?)", (sweep, record))
-        return int(self._execute("SELECT id FROM Sweep WHERE name = ?", (sweep,)).fetchone()[0])
+        found = self._execute("SELECT id FROM Sweep WHERE name = ?", (sweep,)).fetchone()
+        if found is not None:
+            return int(found[0])
+        (last,) = self._execute("SELECT coalesce(max(id), 0) FROM Sweep", ()).fetchone()
+        number = int(last) + 1
+        row = number, sweep, record, sweep_checksum(number, sweep, record)
+        self._execute("INSERT INTO Sweep (id, name, record, crc) VALUES (?, ?, ?, ?)", row)
+        return number
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
