@@ -179,7 +179,7 @@ class Child:
         self.late = True
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGABRT)  # faulthandler shows where it hangs
-        until_gone(self.members(), 1.0)
+        self.until_empty(1.0)
         self.kill_all()
 
     def line(self) -> str:
@@ -201,11 +201,18 @@ class Child:
     def members(self) -> list[psutil.Process]:
         """Return the living processes of its session: itself and what it started, orphans among them."""
         found = []
-        for process in psutil.process_iter():
+        for name in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-                if os.getsid(process.pid) == self.pid and _lives(process):
+                if os.getsid(int(name)) == self.pid and _lives(process := psutil.Process(int(name))):
                     found.append(process)
         return found
+
+    def until_empty(self, seconds: float) -> tuple[float, list[psutil.Process]]:
+        """Wait until its session has no process left; return how long that took and who is left."""
+        begin = time.monotonic()
+        while (left := self.members()) and time.monotonic() - begin < seconds:
+            until_gone(left, begin + seconds - time.monotonic())
+        return time.monotonic() - begin, left
 
     def kill(self) -> None:
         """Kill it alone, as an out-of-memory killer would."""
