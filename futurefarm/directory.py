@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import getpass
 import os
 import platform
@@ -32,16 +33,30 @@ __all__ = ["Directory", "check_session_name", "computer_name", "new_session_name
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _SIDE_FILES = ("-wal", "-shm", "-journal", ".blobs")
+_LONGEST = 400
+"""Bytes that the path of a directory may have: SQLite opens no file whose path has more than 512."""
+
 _NETWORK = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "afs", "9p"}
 )
 
 
 class Directory:
-    """The directory at ``path``; nothing is made until `create` is called."""
+    """The directory at ``path``; nothing is made until `create` is called.
+
+    Raises:
+        DirectoryError: the path is too long for the files that would lie there.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()
+        length = len(os.fsencode(self.path))
+        if length > _LONGEST:
+            raise DirectoryError(
+                f"the path {str(self.path)[:60]}... has {length} bytes, and at most {_LONGEST} are possible "
+                f"for a directory of sessions. Choose a shorter datapath or name.",
+                path=str(self.path),
+            )
         self.farm = self.path / ".farm"
         self.locks = self.farm / "locks"
         self.stop = self.farm / "stop"
@@ -67,9 +82,11 @@ class Directory:
         except OSError as error:
             if isinstance(error, DirectoryError):
                 raise
+            advice = "Choose a datapath that you may write to."
+            if error.errno == errno.ENAMETOOLONG:
+                advice = "Choose a shorter name."
             raise DirectoryError(
-                f"the directory {self.path} cannot be written ({error.strerror}). "
-                f"Choose a datapath that you may write to.",
+                f"the directory {self.path} cannot be written ({error.strerror}). {advice}",
                 path=str(self.path),
             ) from error
 
@@ -209,9 +226,10 @@ def _file_system(path: Path) -> str:
 
 def _mounts() -> Iterator[tuple[Path, str]]:
     try:
-        with open("/proc/self/mounts") as file:
+        with open("/proc/self/mounts", "rb") as file:
             for line in file:
-                _, mounted, kind, *_ = line.split()
-                yield Path(mounted.replace(r"\040", " ")), kind.removeprefix("fuse.")
+                _, mounted, kind, *_ = line.split(b" ")
+                path = re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), mounted)
+                yield Path(os.fsdecode(path)), kind.decode().removeprefix("fuse.")
     except OSError:  # not Linux: nothing is known, and local is by far the likeliest
         return

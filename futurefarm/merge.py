@@ -18,7 +18,7 @@ class MergeConflictWarning(UserWarning):
     """Two directories hold different values under one key of one session; the target keeps its own."""
 
 
-def merge(source: Directory, target: Directory, timeout: float) -> dict[str, int]:
+def merge(source: Directory, target: Directory, lock_timeout: float) -> dict[str, int]:
     """Take over into ``target`` what ``source`` holds; return how much, by session.
 
     A session that ``target`` lacks is copied whole and appears under its name when it is complete. Of one
@@ -30,7 +30,7 @@ def merge(source: Directory, target: Directory, timeout: float) -> dict[str, int
     problems: list[SessionError] = []
     for path in source.sessions():
         try:
-            number = _merge_session(path, home_of(source, path.name), target, timeout)
+            number = _merge_session(path, home_of(source, path.name), target, lock_timeout)
         except SessionError as error:
             problems.append(error)
         else:
@@ -41,7 +41,7 @@ def merge(source: Directory, target: Directory, timeout: float) -> dict[str, int
     return taken
 
 
-def _merge_session(path: Path, home: int | None, target: Directory, timeout: float) -> int:
+def _merge_session(path: Path, home: int | None, target: Directory, lock_timeout: float) -> int:
     if not (target.path / path.name).exists():
         draft = target.farm / f"merge-{secrets.token_hex(5)}"
         try:
@@ -52,7 +52,7 @@ def _merge_session(path: Path, home: int | None, target: Directory, timeout: flo
         finally:
             draft.unlink(missing_ok=True)
         return number
-    session = Session(target, path.name, timeout=timeout)
+    session = Session(target, path.name, lock_timeout=lock_timeout)
     try:
         number, conflicts = adopt(path, session.store, home=home)
     finally:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Page", "Worker", "clear", "process_start", "read", "this_process"]
+__all__ = ["Page", "Worker", "clear", "is_stopped", "process_start", "read", "this_process"]
 
 IDLE = -1
 
@@ -175,3 +175,12 @@ def process_start(pid: int) -> int | None:
     except PermissionError:
         return 0
     return 0
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process of this host is stopped (Ctrl-Z, SIGSTOP, a debugger); False where nobody tells."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except OSError:
+        return False

@@ -209,7 +209,7 @@ def test_reading_begins_at_once_and_can_be_left(dataman):
     iterator.close()
 
     assert ("0", 0) == first
-    dataman.session("s", timeout=0).close()
+    dataman.session("s", lock_timeout=0).close()
 
 
 class Trap:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from futurefarm import DataManager
+from futurefarm import DataManager, FutureFarmError, run_tasks
 from futurefarm.directory import Directory, check_session_name, computer_name, new_session_name, stop_mark
 from futurefarm.errors import DirectoryError, SessionError, SessionNameError, UsageError
 
@@ -104,7 +104,7 @@ def test_a_file_in_place_of_a_parent_is_refused(tmp_path):
 def test_eight_programs_make_it_at_once(tmp_path):
     program = """
         import sys
-        from futurefarm import DataManager
+        from futurefarm import DataManager, FutureFarmError, run_tasks
 
         print("ready", flush=True)
         input()
@@ -291,3 +291,56 @@ def test_each_touch_of_a_stop_file_is_another_mark(tmp_path):
 
 def test_a_local_directory_is_not_on_a_network(tmp_path):
     assert Directory(tmp_path).on_network is False
+
+
+PLACES = {
+    "spaces": " a name  with spaces ",
+    "composed": "caf\N{LATIN SMALL LETTER E WITH ACUTE}",
+    "decomposed": "cafe\N{COMBINING ACUTE ACCENT}",
+    "a newline": "two\nlines",
+    "what URIs take for their own": "100%41 #1? a=b&c",
+    "quotes": 'it\'s "so" \\n',
+    "no text": os.fsdecode(b"\xff\xfe"),
+    "a dot": ".hidden",
+    "a dash": "-rf",
+    "255 bytes with .data": "x" * 250,
+    "255 bytes in few letters": "\N{LATIN SMALL LETTER E WITH ACUTE}" * 125,
+}
+
+
+@pytest.mark.parametrize("name", PLACES.values(), ids=PLACES)
+def test_a_directory_works_under_any_name_that_the_system_allows(name, tmp_path):
+    dataman = DataManager(name, tmp_path)
+    run_tasks(dataman, pow, [(2, 3), (2, 4)], "serial", progress=False)
+    summary = run_tasks(dataman, pow, [(2, 3), (2, 5)], "serial", progress=False, resume=True)
+    with dataman.locking_session("shared") as session:
+        session["a"] = 1
+    copy = DataManager("copy", tmp_path)
+    copy.merge(dataman.basepath)
+
+    assert 1 == summary.skipped
+    assert [1, 8, 16, 32] == sorted(DataManager.at(dataman.basepath).values()) == sorted(copy.values())
+    assert {f"{name}.data", "copy.data"} == set(os.listdir(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("x" * 251, "File name too long"), ("x/" * 200 + "x", "bytes, and at most"), ("a\0b", "no directory")],
+    ids=["256 bytes", "a path that SQLite does not open", "a zero byte"],
+)
+def test_a_name_that_cannot_be_is_refused_at_once_in_one_sentence(name, problem, tmp_path):
+    with pytest.raises(FutureFarmError, match=problem):
+        DataManager(name, tmp_path)
+    assert not list(tmp_path.rglob("*.data"))
+
+
+def test_the_longest_path_holds_the_longest_session_names(tmp_path):
+    folder = tmp_path
+    while len(str(folder)) < 380:
+        folder /= "x" * min(100, 390 - len(str(folder)))
+    dataman = DataManager("n" * (400 - len(str(folder)) - len("/.data")), folder)
+    assert 400 == len(dataman.basepath)
+    with dataman.session("s" * 100) as session:
+        session["a"] = 1
+
+    assert 1 == dataman["a"]

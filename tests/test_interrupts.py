@@ -89,7 +89,7 @@ def test_ctrl_c_once_lets_running_tasks_finish(tmp_path, executor):
     stored = sorted(dataman.values())
     assert set(range(4 + len(gates))) <= set(stored)
     assert len(stored) == len(set(stored))
-    with dataman.session(Path(dataman.session_filenames()[0]).name, timeout=0):
+    with dataman.session(Path(dataman.session_filenames()[0]).name, lock_timeout=0):
         pass  # no lock is left
 
 
@@ -150,7 +150,7 @@ def test_a_killed_sweep_leaves_its_results_and_within_a_second_no_worker_and_no_
     dataman = DataManager("swept", tmp_path)
     assert [0, 1, 2, 3] == sorted(dataman.values())
     for name in dataman.session_filenames():
-        with dataman.session(Path(name).name, timeout=1):
+        with dataman.session(Path(name).name, lock_timeout=1):
             pass
     assert [0, 1, 2, 3] == sorted(dataman.values())
 

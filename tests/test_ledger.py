@@ -98,6 +98,19 @@ def test_failures_are_the_last_attempts_at_what_has_not_succeeded(dataman):
     assert [(1, "new"), (2, None), (4, None)] == sorted((r.number, r.error) for r in dataman.failures())
 
 
+def test_a_clock_that_is_set_back_does_not_make_an_earlier_failure_the_last_one(dataman):
+    def failed(attempt, error, started):
+        return outcome(0, "error", attempt=attempt, error=error)._replace(started=started)
+
+    with dataman.session("b") as one, dataman.session("a") as other:
+        one.commit("first", RECORD, [failed(1, "first", 1000.0)])
+        other.commit("first", RECORD, [failed(2, "second try, elsewhere", 10.0)])
+        assert ["second try, elsewhere"] == [record.error for record in dataman.failures()]
+        other.commit("later", RECORD, [failed(1, "in the next sweep", 5.0)])
+
+    assert ["in the next sweep"] == [record.error for record in dataman.failures()]
+
+
 def test_history_tells_what_was_tried(dataman):
     with dataman.session() as session:
         session.commit("sweep", RECORD, [outcome(0, value=1), outcome(1, "error", error="e")])

@@ -161,7 +161,7 @@ def test_a_session_that_is_held_here_is_named_and_the_others_are_taken(dataman, 
     fill(other, "free", b=2)
     with dataman.session("held"):
         with pytest.raises(SessionLockedError, match="held"):
-            dataman.merge(other, timeout=0.01)
+            dataman.merge(other, lock_timeout=0.01)
 
         assert ["b"] == list(dataman)
 

@@ -183,7 +183,7 @@ def test_a_block_on_a_closed_session_is_an_error_and_frees_the_lock(dataman):
     with pytest.raises(SessionClosedError):
         session.__enter__()
 
-    dataman.session("s", timeout=0).close()
+    dataman.session("s", lock_timeout=0).close()
 
 
 def test_a_session_that_is_forgotten_is_closed(dataman):
@@ -191,21 +191,21 @@ def test_a_session_that_is_forgotten_is_closed(dataman):
     session["a"] = 1
     del session
 
-    dataman.session("s", timeout=0).close()
+    dataman.session("s", lock_timeout=0).close()
     assert ["s"] == [name for name in os.listdir(dataman.basepath) if name != ".farm"]
 
 
 def test_one_writer_at_a_time_holds_a_session(dataman):
     with dataman.session("s") as first:
         with pytest.raises(SessionLockedError, match=f"process {os.getpid()} on") as caught:
-            dataman.session("s", timeout=0.01)
+            dataman.session("s", lock_timeout=0.01)
         with pytest.raises(SessionLockedError):
-            dataman.locking_session("s", timeout=0.01)
+            dataman.locking_session("s", lock_timeout=0.01)
         first["a"] = 1
 
     assert (os.getpid(), first.path) == (caught.value.holder["pid"], caught.value.path)
     assert {"host", "since"} <= caught.value.holder.keys()
-    with dataman.session("s", timeout=0) as second:
+    with dataman.session("s", lock_timeout=0) as second:
         assert 1 == second["a"]
 
 
@@ -294,7 +294,7 @@ def test_a_block_may_be_longer_than_the_log_may_grow(dataman, monkeypatch):
 
 
 def test_nobody_sees_half_of_a_block(dataman):
-    other = dataman.locking_session("s", timeout=0.01)
+    other = dataman.locking_session("s", lock_timeout=0.01)
     with dataman.locking_session("s") as session:
         session["a"] = 1
 
@@ -309,11 +309,11 @@ def test_nobody_sees_half_of_a_block(dataman):
 def test_a_session_closed_within_its_block_stores_nothing_of_it_and_says_so(dataman):
     session = dataman.locking_session("s")
     session["a"] = 1
-    with pytest.raises(SessionClosedError), session:
+    with pytest.raises(ValueError, match="closed"), session:
         session["b"] = session.close()
 
     assert {"a": 1} == dict(dataman.items())
-    dataman.session("s", timeout=0).close()
+    dataman.session("s", lock_timeout=0).close()
 
 
 def test_threads_share_a_locking_session(dataman):
@@ -486,7 +486,7 @@ FORK = """
     os.waitpid(child, 0)
     session["c"] = 3
     try:
-        dataman.session("s", timeout=0)
+        dataman.session("s", lock_timeout=0)
     except TimeoutError:
         print("still locked" if sys.argv[2] == "session" else "locked")
     session.close()
@@ -590,7 +590,7 @@ def test_sessions_are_opened_by_separately_started_programs_at_once(tmp_path):
         from futurefarm import DataManager
 
         dataman = DataManager("x", sys.argv[1])
-        with dataman.session(timeout=0) as session:
+        with dataman.session(lock_timeout=0) as session:
             session[dataman.make_unique_key()] = 1
             print("open", flush=True)
             input()

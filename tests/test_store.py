@@ -130,20 +130,16 @@ def test_an_inner_block_that_raises_is_undone_alone(store):
 
 def test_an_inner_block_is_undone_with_the_outer_one(store):
     store[b"a"] = b"1"
-    store.begin()
-    fill(store, b"a", b"b")
-    store.end(commit=False)
+    with pytest.raises(ZeroDivisionError), store.transaction():
+        store[b"c"] = fill(store, b"a", b"b") or bytes(1 // 0)
 
     assert {b"a": b"1"} == dict(store)
 
 
 def test_a_store_closed_within_a_block_stores_nothing_of_it_and_says_so(store, path):
     store[b"a"] = b"1"
-    store.begin()
-    store[b"b"] = b"2"
-    store.close()
-    with pytest.raises(SessionClosedError):
-        store.end(commit=True)
+    with pytest.raises(SessionClosedError), store.transaction():
+        store[b"b"] = store.close() or b"2"
 
     again = Store(path)
     assert {b"a": b"1"} == dict(again)
@@ -257,14 +253,14 @@ def test_the_session_of_a_crashed_writer_stays_readable_and_can_be_written_again
     assert {"s", "s-wal", "s-shm"} == files_of(dataman)
     assert (3, {"0": 0, "1": 1, "2": 2}) == (len(dataman), dict(dataman.items()))
     assert {"s", "s-wal", "s-shm"} == files_of(dataman), "reading repaired it"
-    with dataman.session("s", timeout=0) as session:
+    with dataman.session("s", lock_timeout=0) as session:
         session["3"] = 3
     assert {"s"} == files_of(dataman)
     assert {"0": 0, "1": 1, "2": 2, "3": 3} == dict(dataman.items())
 
 
 def test_a_transaction_that_a_crash_cut_off_never_was(dataman):
-    crash(dataman, "session.store.begin(); session['half'] = 1")
+    crash(dataman, "block = session.store.transaction(); block.__enter__(); session['half'] = 1")
 
     assert ["0", "1", "2"] == list(dataman)
     with dataman.session("s") as session:
@@ -783,9 +779,9 @@ def test_a_held_lock_says_who_holds_it(dataman):
     with Companion(program, dataman.basepath) as holder:
         holder.hear()
         with pytest.raises(SessionLockedError, match=f"process {holder.process.pid} on") as caught:
-            dataman.session("s", timeout=0.05)
+            dataman.session("s", lock_timeout=0.05)
         holder.say()
         holder.rest()
 
     assert holder.process.pid == caught.value.holder["pid"]
-    dataman.session("s", timeout=0).close()
+    dataman.session("s", lock_timeout=0).close()

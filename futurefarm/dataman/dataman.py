@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator
+from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..directory import Directory, computer_name, new_session_name
 from ..errors import DuplicateKeyError, UsageError
 from ..ledger import Record
-from ..session import LOCK_TIMEOUT, KeyMaker, LockingSession, Session
+from ..session import LOCK_TIMEOUT, KeyMaker, LockingSession, Session, check_lock_timeout
 from ..store import Reader, verified_key
 from .reading import Sessions, item
 from .view import View
@@ -19,6 +20,7 @@ from .view import View
 __all__ = ["DataManager"]
 
 Match = str | Callable[[str], bool]
+S = TypeVar("S", bound=Session)
 
 
 class DataManager:
@@ -33,9 +35,13 @@ class DataManager:
     Args:
         name: of the directory, without ``.data``; it may lie in folders (``"paper/fig3"``) or be absolute.
         datapath: the folder in which the directory lies; the current one by default.
+        lock_timeout: seconds for which sessions opened here wait while another writer holds them, unless
+            they are told otherwise. A wait of more than two is told of by a LockWaitWarning, which names
+            the holder. Reading never waits for a lock.
 
     Raises:
         DirectoryError: a file is in the way, or the place cannot be written.
+        UsageError: the name names no directory, or ``lock_timeout`` is no time to wait.
 
     Example:
         >>> dataman = DataManager("example")
@@ -45,21 +51,28 @@ class DataManager:
         (42, 1, ['answer'])
     """
 
-    def __init__(self, name: str | os.PathLike[str], datapath: str | os.PathLike[str] = "") -> None:
-        text = os.fspath(name)
-        if not text or text.endswith(("/", os.sep)):
+    def __init__(
+        self,
+        name: str | os.PathLike[str],
+        datapath: str | os.PathLike[str] = "",
+        *,
+        lock_timeout: float = LOCK_TIMEOUT,
+    ) -> None:
+        text, datapath = os.fsdecode(name), os.fsdecode(datapath)
+        if not text or text.endswith(("/", os.sep)) or "\0" in text + datapath:
             raise UsageError(f"{text!r} cannot be the name of a DataManager: it names no directory.")
-        self._open(Directory(os.path.join(datapath, f"{text}.data")))
+        self._open(Directory(os.path.join(datapath, f"{text}.data")), lock_timeout)
 
-    def _open(self, directory: Directory) -> None:
+    def _open(self, directory: Directory, lock_timeout: float) -> None:
         self._directory = directory
+        self._lock_timeout = check_lock_timeout(lock_timeout)
         self._keys = KeyMaker()
         self._sessions = Sessions(directory)
-        if not directory.path.is_dir():
+        if not os.path.isdir(directory.path):  # unlike Path's it has no error for a name that is too long
             directory.create()
 
     @classmethod
-    def at(cls, path: str | os.PathLike[str]) -> DataManager:
+    def at(cls, path: str | os.PathLike[str], *, lock_timeout: float = LOCK_TIMEOUT) -> DataManager:
         """Open the directory at ``path``, given whole: ``DataManager.at("taskfarmexample.data")``.
 
         Raises:
@@ -68,14 +81,14 @@ class DataManager:
         if not os.path.isdir(path):
             raise UsageError(f"there is no directory {os.fspath(path)}. Give the path of a *.data directory.")
         manager = cls.__new__(cls)
-        manager._open(Directory(path))
+        manager._open(Directory(path), lock_timeout)
         return manager
 
     def __repr__(self) -> str:
         return f"<DataManager {self.basepath}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return DataManager.at, (self.basepath,)
+        return _reopen, (self.basepath, self._lock_timeout)
 
     # -- where things are
 
@@ -118,32 +131,44 @@ class DataManager:
 
     # -- writing
 
-    def session(self, name: str | None = None, *, timeout: float = LOCK_TIMEOUT) -> Session:
+    def session(self, name: str | None = None, *, lock_timeout: float | None = None) -> Session:
         """Open a session for this writer alone, a new one unless ``name`` is given.
 
-        Its lock is held until it is closed. ``timeout`` is in seconds.
+        Its lock is held until it is closed.
+
+        Args:
+            name: of the session; a new one by default.
+            lock_timeout: seconds to wait while another writer holds it; by default those of the DataManager.
 
         Raises:
-            SessionLockedError: another writer still holds it after ``timeout``.
+            SessionLockedError: another writer still holds it after ``lock_timeout``.
         """
-        self._directory.create()
-        return Session(self._directory, self.session_name() if name is None else name, timeout=timeout)
-
-    def computer_session(self, *, timeout: float = LOCK_TIMEOUT) -> Session:
-        """Open this computer's own session, the same one in every run."""
-        self._directory.create()
-        return Session(self._directory, self._directory.computer_session, timeout=timeout)
-
-    def locking_session(self, name: str | None = None, *, timeout: float = LOCK_TIMEOUT) -> LockingSession:
-        """Open a session that several writers share; see `LockingSession`."""
-        self._directory.create()
         name = self.session_name() if name is None else name
-        return LockingSession(self._directory, name, timeout=timeout)
+        return self._opened(Session, name, lock_timeout)
 
-    def locking_computer_session(self, *, timeout: float = LOCK_TIMEOUT) -> LockingSession:
+    def computer_session(self, *, lock_timeout: float | None = None) -> Session:
+        """Open this computer's own session, the same one in every run."""
+        return self._opened(Session, None, lock_timeout)
+
+    def locking_session(
+        self, name: str | None = None, *, lock_timeout: float | None = None
+    ) -> LockingSession:
+        """Open a session that several writers share; see `LockingSession`."""
+        name = self.session_name() if name is None else name
+        return self._opened(LockingSession, name, lock_timeout)
+
+    def locking_computer_session(self, *, lock_timeout: float | None = None) -> LockingSession:
         """Open this computer's own session so that several processes can share it."""
+        return self._opened(LockingSession, None, lock_timeout)
+
+    def _opened(self, kind: type[S], name: str | None, lock_timeout: float | None) -> S:
+        """Open a session; None stands for the name of this computer's own."""
         self._directory.create()
-        return LockingSession(self._directory, self._directory.computer_session, timeout=timeout)
+        return kind(
+            self._directory,
+            self._directory.computer_session if name is None else name,
+            lock_timeout=self._lock_timeout if lock_timeout is None else lock_timeout,
+        )
 
     # -- reading all sessions as one
 
@@ -240,16 +265,21 @@ class DataManager:
         return self._sessions.each(Reader.attempts, lambda path, row: Record.of(path.name, row))
 
     def failures(self) -> Iterator[Record]:
-        """Iterate over the last failed attempts at the tasks that have not succeeded since."""
-        last: dict[tuple[bytes, int], Record] = {}
+        """Iterate over the last failed attempts at the tasks that have not succeeded since.
+
+        The attempts of a sweep are numbered and those in a session stand in order. Only between sweeps on
+        different computers do their clocks decide which was last.
+        """
+        last: dict[tuple[bytes, int], dict[str, Record]] = {}  # of each task, by sweep
         for record in self._sessions.each(Reader.failed, lambda path, row: Record.of(path.name, row)):
-            task = record.identity, record.replicate
-            if task not in last or last[task].started <= record.started:
-                last[task] = record
+            sweeps = last.setdefault((record.identity, record.replicate), {})
+            if record.sweep not in sweeps or sweeps[record.sweep].attempt <= record.attempt:
+                sweeps.pop(record.sweep, None)  # they stand in the order in which they were read
+                sweeps[record.sweep] = record
         for identity, replicate, status in self.history() if last else ():
             if status == "ok":
                 last.pop((identity, replicate), None)
-        return iter(last.values())
+        return (reduce(_later, sweeps.values()) for sweeps in last.values())
 
     def history(self) -> Iterator[tuple[bytes, int, str]]:
         """Iterate over (identity, replicate, status) of all attempts."""
@@ -266,13 +296,14 @@ class DataManager:
     # -- merging
 
     def merge(
-        self, other: DataManager | str | os.PathLike[str], *, timeout: float = LOCK_TIMEOUT
+        self, other: DataManager | str | os.PathLike[str], *, lock_timeout: float | None = None
     ) -> dict[str, int]:
         """Take over what another directory holds; doing so again changes nothing.
 
         Args:
             other: a DataManager, or the path of its directory.
-            timeout: seconds to wait for the writer of a session that both directories have.
+            lock_timeout: seconds to wait for the writer of a session that both directories have; by default
+                those of the DataManager.
 
         Returns:
             The number of items and attempts taken over, by session.
@@ -284,7 +315,8 @@ class DataManager:
 
         source = other if isinstance(other, DataManager) else DataManager.at(other)
         self._directory.create()
-        return merge(source._directory, self._directory, timeout)
+        seconds = self._lock_timeout if lock_timeout is None else check_lock_timeout(lock_timeout)
+        return merge(source._directory, self._directory, seconds)
 
     def check_readable(self) -> None:
         """Raise SessionError if a session is damaged, newer, or an incomplete copy."""
@@ -302,6 +334,15 @@ class DataManager:
             return (key, path.name, item(path, row)[1]) if matches(key) else None
 
         return (found for found in self._sessions.each(Reader.items, wanted) if found is not None)
+
+
+def _reopen(path: str, lock_timeout: float) -> DataManager:
+    return DataManager.at(path, lock_timeout=lock_timeout)
+
+
+def _later(one: Record, other: Record) -> Record:
+    """Return the later one of two attempts of different sweeps, in the order in which they were read."""
+    return one if one.session != other.session and one.started > other.started else other
 
 
 def _joined(key: str, values: Iterable[Any]) -> list[Any]:

@@ -2,8 +2,18 @@
 
 from .files import home_of
 from .keys import KeyMaker
-from .lock import LOCK_TIMEOUT
+from .lock import LOCK_TIMEOUT, LockWaitWarning, check_lock_timeout
 from .locking import LockingSession
 from .session import LOG_LIMIT, Session, seal
 
-__all__ = ["LOCK_TIMEOUT", "LOG_LIMIT", "KeyMaker", "LockingSession", "Session", "home_of", "seal"]
+__all__ = [
+    "LOCK_TIMEOUT",
+    "LOG_LIMIT",
+    "KeyMaker",
+    "LockWaitWarning",
+    "LockingSession",
+    "Session",
+    "check_lock_timeout",
+    "home_of",
+    "seal",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -20,7 +20,8 @@ class LockingSession(Session):
 
     A ``with`` block is one transaction: everything in it is stored, or, when it ends by an exception,
     nothing. The block does not close the session. Safe from threads, processes and separately started
-    programs; it can be pickled, and the copy opens the same session.
+    programs; it can be pickled, and the copy opens the same session. No operation waits for longer than
+    ``lock_timeout`` seconds: SessionLockedError then says who holds the session.
 
     Example:
         >>> from futurefarm import DataManager
@@ -32,9 +33,10 @@ class LockingSession(Session):
         >>> session.close()
     """
 
-    def __init__(self, directory: Directory, name: str, *, timeout: float = LOCK_TIMEOUT) -> None:
-        self._timeout = timeout
-        super().__init__(directory, name, timeout=timeout)
+    def __init__(self, directory: Directory, name: str, *, lock_timeout: float = LOCK_TIMEOUT) -> None:
+        self._timeout = lock_timeout
+        self._blocks: list[AbstractContextManager[None]] = []
+        super().__init__(directory, name, lock_timeout=lock_timeout)
         self._lock.release()
 
     def _shelf_over(self, store: Store) -> MutableMapping[bytes, bytes]:
@@ -43,62 +45,56 @@ class LockingSession(Session):
     @contextmanager
     def _held(self) -> Iterator[None]:
         with self._busy:
-            self._lock.acquire(self._timeout)
+            level = self._lock.level
             try:
+                self._lock.acquire(self._timeout)
                 yield
-            finally:
-                self._lock.release()
+            finally:  # not a plain count: Ctrl-C may have struck before the lock was taken
+                self._lock.release(level)
 
     def _fold_long_log(self) -> None:
         with self._held():
             super()._fold_long_log()
 
+    @contextmanager
+    def _block(self) -> Iterator[None]:
+        with self._held():
+            with self.store.transaction():
+                yield
+            super()._fold_long_log()
+
     def __enter__(self) -> LockingSession:
-        self._busy.acquire()
-        try:
-            self._lock.acquire(self._timeout)
-            try:
-                self.store.begin()
-            except BaseException:
-                self._lock.release()
-                raise
-        except BaseException:
-            self._busy.release()
-            raise
+        block = self._block()
+        block.__enter__()
+        self._blocks.append(block)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not self._lock.is_ours:  # a child that was forked in the block; the block is its parent's
-            return
-        try:
-            self.store.end(commit=kind is None)
-            super()._fold_long_log()
-        finally:
-            self._lock.release()
-            self._busy.release()
+        if self._lock.is_ours:  # else a child that was forked in the block; the block is its parent's
+            self._blocks.pop().__exit__(kind, error, traceback)
 
     # Each of these looks and then writes, and nobody may come in between.
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        with self:
+        with self._block():
             return super().setdefault(key, default)
 
     def pop(self, key: str, *default: Any) -> Any:
-        with self:
+        with self._block():
             return super().pop(key, *default)
 
     def popitem(self) -> tuple[str, Any]:
-        with self:
+        with self._block():
             return super().popitem()
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        with self:
+        with self._block():
             super().update(*args, **kwargs)
 
     def clear(self) -> None:
-        with self:
+        with self._block():
             super().clear()
 
     def close(self) -> None:
@@ -115,8 +111,8 @@ class LockingSession(Session):
         return _reopen, (self.directory.path, self.name, self._timeout)
 
 
-def _reopen(path: Any, name: str, timeout: float) -> LockingSession:
-    return LockingSession(Directory(path), name, timeout=timeout)
+def _reopen(path: Any, name: str, lock_timeout: float) -> LockingSession:
+    return LockingSession(Directory(path), name, lock_timeout=lock_timeout)
 
 
 class _Guarded(MutableMapping[bytes, bytes]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shelve
-import threading
 import weakref
 from collections.abc import MutableMapping, Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from ..store import Store, checksum
 from ..task import PROTOCOL, Outcome
 from .files import open_store
 from .keys import KeyMaker
-from .lock import LOCK_TIMEOUT, Lock
+from .lock import LOCK_TIMEOUT, Lock, Turn, check_lock_timeout
 
 __all__ = ["LOG_LIMIT", "Session", "seal"]
 
@@ -31,21 +30,24 @@ class Session(shelve.Shelf):  # type: ignore[type-arg]
     Args:
         directory: where the session lies.
         name: its name there; the file is made if it is missing.
-        timeout: seconds to wait while another writer holds the session.
+        lock_timeout: seconds to wait while another writer holds the session. A wait of more than two is
+            told of by a LockWaitWarning, which names the holder.
 
     Raises:
         SessionLockedError: another writer still holds it; the error says who.
+        UsageError: ``lock_timeout`` is no time to wait.
         SessionError: the file is damaged, incomplete, newer, or no session.
     """
 
-    def __init__(self, directory: Directory, name: str, *, timeout: float = LOCK_TIMEOUT) -> None:
+    def __init__(self, directory: Directory, name: str, *, lock_timeout: float = LOCK_TIMEOUT) -> None:
         directory.session(name)
+        lock_timeout = check_lock_timeout(lock_timeout)
         self.name = name
         self.directory = directory
         self._lock = Lock(directory, name)
-        self._busy = threading.RLock()
+        self._busy = Turn(directory, name, lock_timeout)
         self._keys = KeyMaker()
-        self._lock.acquire(timeout)
+        self._lock.acquire(lock_timeout)
         try:
             self.store = open_store(directory, name)
         except BaseException:
@@ -128,7 +130,7 @@ class Session(shelve.Shelf):  # type: ignore[type-arg]
                 self._lock.release()
 
 
-def _let_go(busy: threading.RLock, store: Store, lock: Lock) -> None:
+def _let_go(busy: Turn, store: Store, lock: Lock) -> None:
     if not lock.is_ours:  # a forked child: what it inherited is its parent's to close
         return
     with busy:  # another thread may be closing the session at this moment
@@ -141,7 +143,7 @@ def _let_go(busy: threading.RLock, store: Store, lock: Lock) -> None:
 def seal(directory: Directory, name: str) -> bool:
     """Seal the session of a writer that is gone; return False if somebody still holds it."""
     try:
-        Session(directory, name, timeout=0).close()
+        Session(directory, name, lock_timeout=0).close()
     except SessionLockedError:
         return False
     return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -29,6 +30,9 @@ from .format import (
 from .grip import Grip
 
 __all__ = ["Attempt", "Reader", "open_reader"]
+
+BUSY = 10.0
+"""Seconds for which a file that SQLite has locked is waited for."""
 
 # The columns that `head_checksum` covers, in its order, and the others.
 _HEAD = (
@@ -198,7 +202,14 @@ class Reader:
 
     def backup(self, target: sqlite3.Connection) -> None:
         """Copy the whole session, in one consistent state."""
-        self._connection.backup(target)
+        deadline = time.monotonic() + BUSY
+
+        def no_longer(status: int, left: int, pages: int) -> None:
+            if status != sqlite3.SQLITE_DONE and time.monotonic() > deadline:
+                raise sqlite3.OperationalError("database is locked")
+
+        # Python asks a source that is locked again and again, without end; all pages come in one step else.
+        self._connection.backup(target, progress=no_longer, sleep=0.05)
 
     def _counted(self, what: str, query: str, after: int) -> tuple[list[tuple[Any, ...]], int | None]:
         rows, next_ = self._step(query, after)
@@ -258,7 +269,7 @@ def open_reader(path: Path, *, home: int | None = None) -> Iterator[Reader | Non
 
 
 def _connect(uri: str) -> sqlite3.Connection:
-    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0, check_same_thread=False)
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY, check_same_thread=False)
 
 
 def _check_log(reader: Reader, header: Header) -> None:

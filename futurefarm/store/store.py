@@ -6,7 +6,7 @@ import ctypes
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -193,36 +193,35 @@ class Store(MutableMapping[bytes, bytes]):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All changes in the block, or none; a block within a block is a part of it, undone on its own."""
-        self.begin()
+        """All changes in the block, or none; a block within a block is a part of it, undone on its own.
+
+        Ctrl-C may strike at any line. As a generator this is undone even where it strikes between the end
+        of the block and ours: a transaction that stayed open would take what is written later for its own.
+        """
+        depth = self._depth
         try:
+            self._execute(f"SAVEPOINT part{depth}" if depth else "BEGIN IMMEDIATE", ())
+            self._depth = depth + 1
             yield
+            self._execute(f"RELEASE part{depth}" if depth else "COMMIT", ())
+            self._depth = depth
         except BaseException:
-            self.end(commit=False)
+            self._undo(depth)
             raise
-        self.end(commit=True)
 
-    def begin(self) -> None:
-        """Begin a transaction, or a part of the one that has begun."""
-        self._execute(f"SAVEPOINT part{self._depth}" if self._depth else "BEGIN IMMEDIATE", ())
-        self._depth += 1
-
-    def end(self, *, commit: bool) -> None:
-        """End a transaction or a part of one, and keep its changes or undo them."""
-        self._depth -= 1
-        if not commit and not self.connection.in_transaction:
-            return  # SQLite has undone everything itself, because the disk is full or failed
-        if self._depth:
-            if not commit:
-                self._execute(f"ROLLBACK TO part{self._depth}", ())
-            self._execute(f"RELEASE part{self._depth}", ())
+    def _undo(self, depth: int) -> None:
+        """Undo what was begun at a depth, unless SQLite did so itself, because the disk is full or failed."""
+        begun = self._depth > depth
+        self._depth = depth
+        connection = self._connection
+        if connection is None or self._pid != os.getpid() or not connection.in_transaction:
             return
-        try:
-            self._execute("COMMIT" if commit else "ROLLBACK", ())
-        except BaseException:
-            if self._connection is not None and self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
+        if not depth:
+            self._execute("ROLLBACK", ())
+        elif begun:
+            with suppress(sqlite3.OperationalError):  # there is no such part: it has been released
+                connection.execute(f"ROLLBACK TO part{depth}")
+                connection.execute(f"RELEASE part{depth}")
 
     # -- the life of the file
 
