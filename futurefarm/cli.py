@@ -84,6 +84,14 @@ def merge(source: str, target: str) -> None:
 
 
 @main.command()
+@click.argument("directory", type=DIRECTORY)
+def compact(directory: str) -> None:
+    """Join many small sessions into one: futurefarm compact taskfarmexample.data"""
+    joined = DataManager.at(directory).compact()
+    click.echo(f"{len(joined)} sessions joined, {sum(joined.values())} items and attempts")
+
+
+@main.command()
 def info() -> None:
     """Show versions, and which executors can be used here: futurefarm info"""
     click.echo(f"futurefarm {__version__}, Python {platform.python_version()}, {platform.platform()}")

@@ -12,6 +12,8 @@
             locks/NAME.lock          the lock of a session
             locks/NAME.json          who holds it, and which file it is
             workers/SWEEP/0 1 2 ...  a page per worker
+            draft-...                a session that is being made, whole only under its name
+            replaced/NAME            which files the session NAME stands for, from the moment it exists
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import getpass
+import json
 import os
 import platform
 import re
@@ -32,6 +35,7 @@ from .errors import DirectoryError, SessionNameError
 __all__ = ["Directory", "check_session_name", "computer_name", "new_session_name", "stop_mark"]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_STAMP = re.compile(r"[0-9a-f]{10}")
 _SIDE_FILES = ("-wal", "-shm", "-journal", ".blobs")
 _LONGEST = 400
 """Bytes that the path of a directory may have: SQLite opens no file whose path has more than 512."""
@@ -135,7 +139,61 @@ class Directory:
                 names = [e.name for e in entries if not e.name.startswith(".") and e.is_file()]
         except FileNotFoundError:
             return []
-        return [self.path / name for name in sorted(names) if not name.endswith(_SIDE_FILES)]
+        gone = {path.name for _, old in self.replaced() for path in old}
+        return [
+            self.path / name for name in sorted(names) if not name.endswith(_SIDE_FILES) and name not in gone
+        ]
+
+    def is_anonymous(self, name: str) -> bool:
+        """Whether this is a name that `new_session_name` made, and no computer's own session."""
+        computer, _, stamp = name.rpartition(".")
+        try:
+            return bool(_STAMP.fullmatch(stamp)) and (self.farm / "computers" / computer).read_text() != stamp
+        except FileNotFoundError:
+            return True
+
+    def draft(self) -> Path:
+        """Return a path for a session that is being made."""
+        return self.farm / f"draft-{secrets.token_hex(5)}"
+
+    def publish(self, draft: Path, name: str) -> Path:
+        """Give a draft, whole and on disk, the name of a session; durable on return."""
+        path = self.session(name)
+        draft.rename(path)
+        _sync_folder(self.path)
+        return path
+
+    def replace(self, old: list[str], new: str) -> None:
+        """Let the session ``new`` stand for other ones, from the moment that it exists."""
+        folder = self.farm / "replaced"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        draft = self.farm / f"note-{secrets.token_hex(5)}"
+        with draft.open("x") as file:
+            json.dump({name: _mark(self.path / name) for name in old}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(folder / new)
+        _sync_folder(folder)
+
+    def replaced(self) -> list[tuple[Path, list[Path]]]:
+        """Return the notes that `replace` left, each with the files that another session stands for.
+
+        A program that was killed while it removed them has left both. Files that were written since are
+        not among them.
+        """
+        found: list[tuple[Path, list[Path]]] = []
+        try:
+            notes = sorted((self.farm / "replaced").iterdir())
+        except FileNotFoundError:
+            return found
+        for note in notes:
+            try:
+                marks = json.loads(note.read_text()) if (self.path / note.name).is_file() else {}
+            except (OSError, ValueError):
+                continue  # another program has removed it meanwhile
+            old = [self.path / name for name, mark in marks.items() if mark == _mark(self.path / name)]
+            found.append((note, old))
+        return found
 
     def lock(self, name: str) -> Path:
         return self.locks / f"{name}.lock"
@@ -205,6 +263,25 @@ def check_session_name(name: str) -> None:
         f"beginning with a letter, a digit or '_', and none of the endings {', '.join(_SIDE_FILES)}.",
         name=name,
     )
+
+
+def _mark(path: Path) -> list[int]:
+    """Return what tells a file from another one of the same name."""
+    try:
+        status = path.stat()
+    except OSError:
+        return []
+    return [status.st_ino, status.st_mtime_ns, status.st_size]
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make names in a folder durable; Windows keeps names without being asked."""
+    if os.name == "posix":
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def stop_mark(path: Path) -> tuple[int, int] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import warnings
 from pathlib import Path
 
@@ -43,12 +42,12 @@ def merge(source: Directory, target: Directory, lock_timeout: float) -> dict[str
 
 def _merge_session(path: Path, home: int | None, target: Directory, lock_timeout: float) -> int:
     if not (target.path / path.name).exists():
-        draft = target.farm / f"merge-{secrets.token_hex(5)}"
+        draft = target.draft()
         try:
             number = copy(path, draft, home=home)
             if number is None:
                 return 0
-            draft.rename(target.session(path.name))
+            target.publish(draft, path.name)
         finally:
             draft.unlink(missing_ok=True)
         return number

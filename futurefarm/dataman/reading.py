@@ -50,7 +50,7 @@ class Sessions:
         while after is not None:
             with open_reader(path, home=home_of(self._directory, path.name)) as reader:
                 if reader is None:
-                    self._warn_of(path)
+                    self._missed(path)
                     return
                 while after is not None:
                     rows, after = read(reader, after)
@@ -70,7 +70,7 @@ class Sessions:
             try:
                 with open_reader(path, home=home_of(self._directory, path.name)) as reader:
                     if reader is None:
-                        self._warn_of(path)
+                        self._missed(path)
                         continue
                     answer = question(reader)
             except SessionError as error:
@@ -84,8 +84,15 @@ class Sessions:
         for _ in self.ask(len):
             pass
 
-    def _warn_of(self, path: Path) -> None:
-        if path.name not in self._foreign and path.exists():
+    def _missed(self, path: Path) -> None:
+        """Warn of a foreign file, once; of a session that was there a moment ago, raise SessionError."""
+        if not path.exists():
+            raise SessionError(
+                f"the session {path.name} was removed while {path.parent} was read, or was joined to another "
+                f"one by `futurefarm compact`. Read again.",
+                path=str(path),
+            )
+        if path.name not in self._foreign:
             self._foreign.add(path.name)
             warnings.warn(
                 f"{path} is no session of futurefarm and is ignored. Move it out of the directory.",

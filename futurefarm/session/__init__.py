@@ -1,6 +1,7 @@
 """A session: one writer's file in the directory, a `shelve.Shelf` guarded by a file lock."""
 
 from .files import home_of
+from .idle import idle
 from .keys import KeyMaker
 from .lock import LOCK_TIMEOUT, LockWaitWarning, check_lock_timeout
 from .locking import LockingSession
@@ -15,5 +16,6 @@ __all__ = [
     "Session",
     "check_lock_timeout",
     "home_of",
+    "idle",
     "seal",
 ]

@@ -17,8 +17,8 @@ wrong moment must be noticed, never be silently short, hence two marks in the he
 """
 
 from .checksum import checksum
-from .copy import adopt, copy
-from .format import FORMAT, Header, create, log_size, verified, verified_key
+from .copy import adopt, copy, overlaps
+from .format import FORMAT, Header, create, log_size, sync, verified, verified_key
 from .reader import Attempt, Reader, open_reader
 from .store import Store
 
@@ -34,6 +34,8 @@ __all__ = [
     "create",
     "log_size",
     "open_reader",
+    "overlaps",
+    "sync",
     "verified",
     "verified_key",
 ]

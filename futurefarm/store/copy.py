@@ -10,7 +10,7 @@ from .format import Header, named_errors, sync
 from .reader import open_reader
 from .store import Store
 
-__all__ = ["adopt", "copy"]
+__all__ = ["adopt", "copy", "overlaps"]
 
 _ADD = "INSERT OR IGNORE INTO Dict (key, value, crc) VALUES (?, ?, ?)"
 
@@ -44,6 +44,8 @@ def copy(source: Path, target: Path, *, home: int | None = None) -> int | None:
 def adopt(source: Path, store: Store, *, home: int | None = None) -> tuple[int, list[str]]:
     """Take over the items and attempts of ``source`` that ``store`` does not have.
 
+    What is missing in ``source`` by damage is noticed, and then nothing is taken over.
+
     Returns:
         How many there were, and the keys under which the two hold different values; ``store`` keeps its own.
     """
@@ -62,6 +64,7 @@ def adopt(source: Path, store: Store, *, home: int | None = None) -> tuple[int, 
                         taken += 1
                     elif store[key] != value:
                         conflicts.append(key.decode("utf-8", "replace"))
+            reader.check_number()
             store.recount()
             known = set(connection.execute(_KNOWN))
             after = 0
@@ -71,7 +74,19 @@ def adopt(source: Path, store: Store, *, home: int | None = None) -> tuple[int, 
                 for a in new:
                     store.add_attempts(store.sweep(a.sweep, a.record), [a[3:]])
                 taken += len(new)
+            reader.check_number()
     return taken, conflicts
+
+
+def overlaps(source: Path, store: Store) -> bool:
+    """Whether ``store`` holds a key that ``source`` holds."""
+    with open_reader(source) as reader:
+        after: int | None = 0
+        while reader is not None and after is not None:
+            rows, after = reader.keys(after)
+            if any(key in store for _, key in rows):
+                return True
+    return False
 
 
 _KNOWN = "SELECT s.name, a.number, a.attempt, a.started FROM Attempt a JOIN Sweep s ON s.id = a.sweep"
