@@ -62,11 +62,13 @@ def stop(directory: str) -> None:
 @main.command()
 @click.argument("directory", type=DIRECTORY)
 def failed(directory: str) -> None:
-    """Show the failed tasks with their tracebacks: futurefarm failed taskfarmexample.data"""
+    """Show failed tasks, their tracebacks and output: futurefarm failed taskfarmexample.data"""
     records = list(DataManager.at(directory).failures())
     for record in records:
         click.echo(f"{record.function} task {record.number}, attempt {record.attempt}: {record.status}")
         click.echo(record.traceback or record.error or "")
+        if record.output:
+            click.echo(f"It printed:\n{record.output}")
     if records:
         sys.exit(1)
     click.echo("no failed tasks")

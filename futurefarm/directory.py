@@ -12,6 +12,7 @@
             locks/NAME.lock          the lock of a session
             locks/NAME.json          who holds it, and which file it is
             workers/SWEEP/0 1 2 ...  a page per worker
+            workers/SWEEP/0.out      what the tasks of a worker process print
             draft-...                a session that is being made, whole only under its name
             replaced/NAME            which files the session NAME stands for, from the moment it exists
 """

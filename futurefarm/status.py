@@ -20,25 +20,29 @@ __all__ = ["Page", "Worker", "clear", "is_stopped", "process_start", "read", "th
 
 IDLE = -1
 
-# number of the task, its start, fraction done (negative: never reported), process id, start of the
-# process, leashed to its parent, length of host and of text
-_LAYOUT = struct.Struct("<qddqqBHH")
+# number of the task, its start, fraction done (negative: never reported), where its output begins,
+# process id, start of the process, leashed to its parent, length of host and of text
+_LAYOUT = struct.Struct("<qddqqqBHH")
 _HEAD = 64
 _HOST = 128
 _SIZE = 512
-_NUMBER = struct.Struct("<qdd")
+_NUMBER = struct.Struct("<qddq")
 _FRACTION = struct.Struct("<d")
 _TEXT = struct.Struct("<H")
 _TEXT_AT = _LAYOUT.size - _TEXT.size
 
 
 class Worker(NamedTuple):
-    """What a page says: ``task`` is None between tasks, ``since`` seconds since 1970, ``fraction`` 0 to 1."""
+    """What a page says: ``task`` is None between tasks, ``since`` seconds since 1970, ``fraction`` 0 to 1.
+
+    ``output`` is where in the file of the worker's output that of the task begins.
+    """
 
     number: int
     task: int | None
     since: float
     fraction: float | None
+    output: int
     text: str
     host: str
     pid: int
@@ -66,16 +70,16 @@ class Page:
     def __init__(self, folder: Path, *, leashed: bool) -> None:
         host, pid, started = this_process()
         name = host.encode()[:_HOST]
-        head = _LAYOUT.pack(IDLE, 0.0, -1.0, pid, started, leashed, len(name), 0)
+        head = _LAYOUT.pack(IDLE, 0.0, -1.0, 0, pid, started, leashed, len(name), 0)
         blank = (head.ljust(_HEAD, b"\0") + name).ljust(_SIZE, b"\0")
-        self.number, self._path = _claim(folder, blank)
-        with self._path.open("r+b") as file:
+        self.number, self.path = _claim(folder, blank)
+        with self.path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), _SIZE)
 
-    def begin(self, task: int, text: str, at: float) -> None:
-        """Note that a task starts, ``at`` seconds since 1970."""
+    def begin(self, task: int, text: str, at: float, output: int = 0) -> None:
+        """Note that a task starts, ``at`` seconds since 1970, and where its output begins."""
         self.say(text)
-        _NUMBER.pack_into(self._map, 0, task, at, -1.0)
+        _NUMBER.pack_into(self._map, 0, task, at, -1.0, output)
 
     def done(self, fraction: float) -> None:
         """Note how far the running task is, from 0 to 1."""
@@ -90,11 +94,11 @@ class Page:
 
     def end(self) -> None:
         """Note that no task runs."""
-        _NUMBER.pack_into(self._map, 0, IDLE, time.time(), -1.0)
+        _NUMBER.pack_into(self._map, 0, IDLE, time.time(), -1.0, 0)
 
     def remove(self) -> None:
         self._map.close()
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
 
 def _claim(folder: Path, blank: bytes) -> tuple[int, Path]:
@@ -115,7 +119,7 @@ def read(folder: Path) -> list[Worker]:
     """Read all pages of a folder, by their numbers; those half made or half gone are left out."""
     pages = []
     with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir(folder):
+        for name in filter(str.isdecimal, os.listdir(folder)):  # beside them lies what the workers print
             with contextlib.suppress(OSError, ValueError, struct.error):
                 pages.append(_read(folder / name))
     return sorted(pages)
@@ -125,13 +129,14 @@ def _read(path: Path) -> Worker:
     data = path.read_bytes()
     if len(data) != _SIZE:
         raise ValueError(path)
-    task, since, fraction, pid, started, leashed, host_length, length = _LAYOUT.unpack_from(data)
+    task, since, fraction, output, pid, started, leashed, host_length, length = _LAYOUT.unpack_from(data)
     at = _HEAD + _HOST
     return Worker(
         int(path.name),
         None if task == IDLE else task,
         since,
         None if fraction < 0 else fraction,
+        output,
         data[at : at + length].decode("utf-8", "replace"),
         data[_HEAD : _HEAD + host_length].decode("utf-8", "replace"),
         pid,
@@ -141,7 +146,7 @@ def _read(path: Path) -> Worker:
 
 
 def clear(folder: Path) -> None:
-    """Remove all pages of a folder, after the workers that wrote them are gone."""
+    """Remove all pages of a folder, and what lies beside them, after the workers that wrote them are gone."""
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(folder):
             (folder / name).unlink(missing_ok=True)

@@ -98,6 +98,7 @@ class Job(NamedTuple):
     directory_id: str
     stop_seen: tuple[int, int] | None  # the stop file that lay there before the sweep began
     parent: tuple[str, int, int]  # host, pid and start of the process that called run_tasks
+    capture: bool  # what tasks print is kept from the terminal
 
 
 class Chunk(NamedTuple):

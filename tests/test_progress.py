@@ -38,7 +38,16 @@ def bars():
 
 
 def worker(number: int, **page) -> Worker:
-    told = {"task": 3, "since": 0.0, "fraction": 0.25, "text": "epoch 2", "host": "h", "pid": 1, "started": 1}
+    told = {
+        "task": 3,
+        "since": 0.0,
+        "fraction": 0.25,
+        "text": "epoch 2",
+        "host": "h",
+        "pid": 1,
+        "started": 1,
+        "output": 0,
+    }
     return Worker(number=number, leashed=True, **{**told, **page})
 
 

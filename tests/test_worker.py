@@ -33,6 +33,7 @@ def make_job(dataman: DataManager, function, directory_id: str | None = None) ->
         directory.id if directory_id is None else directory_id,
         None,
         this_process(),
+        True,
     )
     return pickle.dumps(tuple(job))
 

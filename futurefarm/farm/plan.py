@@ -53,6 +53,7 @@ def make_plan(
     on_error: Any,
     total: Any,
     progress: Any,
+    capture: Any,
     stop: Any,
     bound: tuple[Any, Any],
 ) -> Plan:
@@ -87,6 +88,7 @@ def make_plan(
             directory_id=dataman.directory.id or "",
             stop_seen=stop_mark(dataman.directory.stop),
             parent=this_process(),
+            capture=bool(capture),
         ),
         args=iterator,
         total=total,

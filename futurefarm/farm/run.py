@@ -27,6 +27,7 @@ def run_tasks(
     on_error: Literal["raise", "record", "stop"] = "raise",
     total: int | None = None,
     progress: Any = None,
+    capture: bool = True,
     stop: StopFlag | None = None,
     initargs: tuple[Any, ...] = (),
     initkwds: Mapping[str, Any] | None = None,
@@ -57,6 +58,10 @@ def run_tasks(
         total: the number of tasks, for the bar, where ``len(args)`` does not tell.
         progress: True, False, None (bars in a terminal or notebook, a line a minute elsewhere), a tqdm
             class, or a dict of tqdm's options.
+        capture: keep what tasks print (stdout, stderr, warnings, logging) from the terminal; the last 8 KiB
+            of each attempt are in the ledger and are shown when it fails. In worker processes that is all
+            that is written, also by C and by child processes; with threads and ``"serial"``, what the task
+            itself writes to ``sys.stdout`` and ``sys.stderr``. False lets all through.
         stop: a flag that, once set, lets no task begin any more. Ctrl-C, SIGTERM, and touching the file
             ``.farm/stop`` in the directory do the same; Ctrl-C twice also ends the running tasks.
         initargs, initkwds: what a task class is instantiated with.
@@ -90,6 +95,7 @@ def run_tasks(
         on_error=on_error,
         total=total,
         progress=progress,
+        capture=capture,
         stop=stop,
         bound=(initargs, initkwds),
     )

@@ -42,7 +42,7 @@ class Summary:
 
 
 def failure_of(dataman: DataManager, summary: Summary) -> TasksFailedError:
-    """Return the error that tells which tasks of a sweep failed, with the first worker's traceback."""
+    """Return the error that tells which tasks of a sweep failed, with what the first one showed."""
     failures = tuple(islice((f for f in dataman.failures() if f.sweep == summary.sweep), 10))
     first = f" The first: {failures[0].error} (task {failures[0].number})." if failures else ""
     error = TasksFailedError(
@@ -52,6 +52,9 @@ def failure_of(dataman: DataManager, summary: Summary) -> TasksFailedError:
         summary=summary,
         failures=failures,
     )
-    if failures and failures[0].traceback:
-        error.add_note(f"In the worker:\n{failures[0].traceback}")
+    for record in failures[:1]:
+        if record.traceback:
+            error.add_note(f"In the worker:\n{record.traceback}")
+        if record.output:
+            error.add_note(f"What it printed:\n{record.output}")
     return error

@@ -16,9 +16,13 @@ from ..session import LOG_LIMIT, Session
 from ..status import Page
 from ..task import Chunk, Job, Outcome, Receipt, Task
 from .batch import Batch
+from .capture import Capture
 from .keeper import Keeper
 from .leash import is_child_of, prepare_process
+from .outfile import OutputFile
 from .seat import Seat, takes_report
+from .streams import Streams
+from .surroundings import ProcessSurroundings, Surroundings
 
 __all__ = ["Crew", "commit", "join", "leave", "run_chunk"]
 
@@ -95,7 +99,8 @@ class Crew:
         self.leashed = is_child_of(job.parent)
         self._home = os.getpid()
         self._seats = threading.local()
-        self._pages: list[Page] = []
+        self._seated: list[Seat] = []
+        self.capture: Capture | None = None
         self._session: Session | None = None
         self._session_name: str | None = None
         self._retired = False
@@ -106,13 +111,14 @@ class Crew:
         self.busy = 0
         self.idle_since = time.monotonic()
         self.pending: dict[int, Batch] = {}
-        self._load()
+        self._loaded = False
         if self.leashed:
             prepare_process(job.parent)
         self._keeper = Keeper(self)
         self._keeper.start()
 
     def _load(self) -> None:
+        self._loaded = True
         self.function: Any = None
         self.load_error: BaseException | None = None
         try:
@@ -127,27 +133,41 @@ class Crew:
     # -- running
 
     def run(self, tasks: list[Task]) -> Receipt:
-        with self._lock:
-            self.busy += 1
         batch = Batch(self)
+        with self._lock:
+            seat = self._seat()
+            self.busy += 1
+            if self.busy == 1:
+                seat.capture.take_over()
+            if not self._loaded:  # only now: what is printed on import is output, too
+                self._load()
         try:
-            return batch.run(self._seat(), tasks)
+            return batch.run(seat, tasks)
         finally:
             with self._lock:
                 self.busy -= 1
+                if not self.busy:
+                    seat.capture.give_back()
                 self.idle_since = time.monotonic()
                 self.pending.pop(id(batch), None)
 
     def _seat(self) -> Seat:
         seat: Seat | None = getattr(self._seats, "seat", None)
         if seat is None:
-            page = None
-            if self.sees:
-                page = Page(self.directory.workers(self.job.sweep), leashed=self.leashed)
-                with self._lock:
-                    self._pages.append(page)
-            seat = self._seats.seat = Seat(self, page)
+            page = Page(self.directory.workers(self.job.sweep), leashed=self.leashed) if self.sees else None
+            if self.capture is None:
+                self.capture = self._make_capture(page)
+            surroundings = ProcessSurroundings() if self.leashed else Surroundings()
+            seat = self._seats.seat = Seat(self, page, self.capture, surroundings)
+            self._seated.append(seat)
         return seat
+
+    def _make_capture(self, page: Page | None) -> Capture:
+        if not self.job.capture:
+            return Capture()
+        if self.leashed:
+            return OutputFile(page.path if page else None)
+        return Streams()
 
     def stopped(self) -> bool:
         """Whether the sweep is being stopped; looks at the files at most every `STOP_LOOK` seconds."""
@@ -208,9 +228,11 @@ class Crew:
         with self._lock:
             self._retired = self._stopped = True
             if os.getpid() == self._home:
-                for page in self._pages:
-                    page.remove()
-            self._pages.clear()
+                for seat in self._seated:
+                    seat.close()
+                if self.capture is not None:
+                    self.capture.close()
+            self._seated.clear()
             self._drop()
 
     @property

@@ -1,4 +1,4 @@
-"""A thread beside the workers of a process: it commits what waits for long, and seals what lies idle."""
+"""A thread beside the workers of a process: it commits what waits, seals what lies idle, bounds output."""
 
 from __future__ import annotations
 
@@ -41,6 +41,8 @@ class Keeper:
         while not self._stop.wait(LOOK):
             for batch in list(crew.pending.values()):
                 batch.flush_if_older(FLUSH_AFTER)
+            if crew.busy and crew.capture is not None:
+                crew.capture.tidy()
             idle = crew.has_session and not crew.busy
             if idle and (crew.is_ending or time.monotonic() - crew.idle_since > SEAL_AFTER):
                 crew.seal()

@@ -6,30 +6,31 @@ import inspect
 import os
 import pickle
 import time
-import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..report import Reporter
 from ..status import Page, this_process
 from ..task import Outcome, Status, Task, call_of, dumps_result
+from .failure import described
 from .interrupt import TaskInterrupted, interruptible
 
 if TYPE_CHECKING:
+    from .capture import Capture
     from .crew import Crew
+    from .surroundings import Surroundings
 
 __all__ = ["Seat", "takes", "takes_report"]
-
-TRACEBACK_LIMIT = 100_000
-_OURS = os.path.dirname(__file__)
 
 
 class Seat:
     """A worker: a thread with its status page and, for a task class, its instance."""
 
-    def __init__(self, crew: Crew, page: Page | None) -> None:
+    def __init__(self, crew: Crew, page: Page | None, capture: Capture, surroundings: Surroundings) -> None:
         self.crew = crew
         self.page = page
+        self.capture = capture
+        self._surroundings = surroundings
         self._callable: Callable[..., Any] | None = None
         self._host, self._pid, _ = this_process()
         self._report = Reporter(
@@ -39,12 +40,13 @@ class Seat:
     def run(self, task: Task) -> Outcome:
         """Run one task; whatever it does to raise, an outcome comes back."""
         started = time.time()
-        if self.page is not None:
-            self.page.begin(task.number, self._taskname(), started)
+        printed = self.capture.begin()
         begun = time.perf_counter()
         value = error = text = None
         status: Status = "ok"
         try:
+            if self.page is not None:
+                self.page.begin(task.number, self._taskname(), started, printed)
             args, kwargs = call_of(pickle.loads(task.item))
             function = self._ready()
             if self.crew.wants_report:
@@ -54,14 +56,22 @@ class Seat:
             seconds = time.perf_counter() - begun
             self._only_here()
             value = dumps_result(result)
+            self._surroundings.put_back()
         except BaseException as raised:
             self._only_here()
+            self._surroundings.put_back()
             seconds = time.perf_counter() - begun
             status = "stopped" if isinstance(raised, TaskInterrupted) else "error"
-            error, text = _described(raised)
+            error, text = described(raised)
+        output = self.capture.end(printed)
         if self.page is not None:
             self.page.end()
-        return Outcome(task, status, value, error, text, self._host, self._pid, started, seconds, None)
+        return Outcome(task, status, value, error, text, self._host, self._pid, started, seconds, output)
+
+    def close(self) -> None:
+        if self.page is not None:
+            self.page.remove()
+        self._surroundings.close()
 
     def _only_here(self) -> None:
         """End a child that the task forked and that came back to us: it must not answer for its parent."""
@@ -102,20 +112,6 @@ def takes(function: Any, name: str) -> bool:
         parameter.POSITIONAL_OR_KEYWORD,
         parameter.KEYWORD_ONLY,
     )
-
-
-def _described(error: BaseException) -> tuple[str, str]:
-    """Return type and text of an exception, and its traceback, as text: its class may not unpickle."""
-    kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
-        trace = trace.tb_next  # our own frames tell the user nothing
-    try:
-        text = "".join(traceback.format_exception(kind, error, trace))
-        return f"{name}: {error}"[:10_000], text[-TRACEBACK_LIMIT:]
-    except Exception as second:  # the exception's own __str__ raises
-        return f"{name} (its text cannot be shown: {type(second).__name__})", name
 
 
 def _ignore(_: Any) -> None:
