@@ -8,6 +8,7 @@
     ├── ExecutorError (RuntimeError)
     │   ├── UnknownExecutorError (LookupError)
     │   ├── MissingEngineError (ImportError)  the name is known, its package is not installed
+    │   ├── WorkerDiedError                   one worker died, and only what it ran is lost
     │   └── BrokenExecutorError               the engine died and could not be replaced
     ├── DirectoryError (OSError)              the directory cannot be used
     ├── SessionError (OSError)
@@ -48,6 +49,7 @@ __all__ = [
     "UnstorableError",
     "UsageError",
     "UsageTypeError",
+    "WorkerDiedError",
 ]
 
 
@@ -102,6 +104,45 @@ class MissingEngineError(ExecutorError, ImportError):
 
     executor: str
     install: str
+
+
+class WorkerDiedError(ExecutorError):
+    """A worker died, and what it ran is lost; the executor goes on with its other workers.
+
+    An executor whose workers die alone raises it from the future of the call that is lost.
+    Attributes: ``pid`` of the worker and its ``exitcode`` (negative: a signal), None where not known.
+    """
+
+    pid: int | None
+    exitcode: int | None
+
+    @classmethod
+    def of(cls, pid: int | None, exitcode: int | None) -> WorkerDiedError:
+        """Say how a worker ended."""
+        worker = "the worker" if pid is None else f"the worker with process id {pid}"
+        return cls(f"{worker} {_way_of_ending(exitcode)}.", pid=pid, exitcode=exitcode)
+
+
+def _way_of_ending(exitcode: int | None) -> str:
+    if exitcode is None:
+        return "died"
+    if exitcode >= 0:
+        return f"ended by itself with exit code {exitcode}"
+    hint = " (out of memory?)" if -exitcode == 9 else ""
+    return f"was killed by {_SIGNALS.get(-exitcode, f'signal {-exitcode}')}{hint}"
+
+
+# By number and not by the module `signal`, whose names end in aliases; these are the same on all systems.
+_SIGNALS = {
+    2: "SIGINT",
+    4: "SIGILL",
+    6: "SIGABRT",
+    8: "SIGFPE",
+    9: "SIGKILL",
+    11: "SIGSEGV",
+    13: "SIGPIPE",
+    15: "SIGTERM",
+}
 
 
 class BrokenExecutorError(ExecutorError):

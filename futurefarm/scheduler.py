@@ -6,13 +6,14 @@ again, and runs suspects alone after a worker died, so that only the culprit is 
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
+from collections import Counter, deque
 from collections.abc import Collection, Container, Iterator, Mapping
 from typing import NamedTuple
 
 from .task import Receipt, Task
 
-__all__ = ["Ended", "Scheduler"]
+__all__ = ["Ended", "Lost", "Scheduler"]
 
 AIM = 0.05
 """Seconds of work in a chunk: enough that a future's cost vanishes, little enough to lose in a crash."""
@@ -22,12 +23,27 @@ MAX_CHUNK = 4096
 EVIDENCE = 16
 """Tasks that must have ended for each task in a chunk: a slow one among them keeps the others waiting."""
 
+MAX_BACKOFF = 60.0
+"""Seconds that a task waits at most before it is tried again."""
+
 
 class Ended(NamedTuple):
     """What an event adds to the sweep's counts."""
 
     done: int = 0
     failed: int = 0
+
+
+class Lost(NamedTuple):
+    """What became of tasks for which no receipt will come.
+
+    ``blamed`` each killed its worker, and ``late`` were ended because of their time limit. That has to be
+    recorded, and then be told by `Scheduler.crashed` and `Scheduler.timed_out`.
+    """
+
+    ended: Ended
+    blamed: list[Task]
+    late: list[Task]
 
 
 class Scheduler:
@@ -38,8 +54,9 @@ class Scheduler:
         window: how many chunks are submitted at a time.
         total: the number of tasks, if it is known; then the last chunks are made small enough to share.
         retries: how often a failed task is tried again.
+        backoff: seconds before a task is tried again; they double with each failure.
         crash_limit: how many workers a task may kill before it is given up.
-        stop_on_failure: submit nothing more once a task has failed for good.
+        max_failures: submit nothing more once so many tasks have failed for good.
     """
 
     def __init__(
@@ -49,23 +66,30 @@ class Scheduler:
         window: int,
         total: int | None = None,
         retries: int = 0,
+        backoff: float = 0.0,
         crash_limit: int = 2,
-        stop_on_failure: bool = False,
+        max_failures: int | None = None,
     ) -> None:
         self._tasks = tasks
         self._total = total
         self._retries = retries
+        self._backoff = backoff
         self._crash_limit = crash_limit
-        self._stop_on_failure = stop_on_failure
+        self._max_failures = max_failures
         self._window = window
         self._again: deque[Task] = deque()
+        self._later: list[tuple[float, int, Task]] = []
+        self._singles: deque[Task] = deque()
         self._suspects: deque[Task] = deque()
-        self._deaths: dict[int, int] = {}
+        self._deaths: Counter[int] = Counter()
+        self._errors: Counter[int] = Counter()
+        self._failures = 0
         self._size = 1
         self._pulled = 0
         self._ended = 0
         self._running: dict[int, list[Task]] = {}
         self._alone = False
+        self._share_fate = False
         self.exhausted = False
         self.stopped = False
 
@@ -82,23 +106,34 @@ class Scheduler:
     @property
     def waiting(self) -> int:
         """The number of tasks that were pulled and are not submitted."""
-        return len(self._again) + len(self._suspects)
+        return len(self._again) + len(self._later) + len(self._singles) + len(self._suspects)
 
     @property
     def finished(self) -> bool:
         """Whether nothing runs and nothing more will be submitted."""
         return not self._running and (self.stopped or (self.exhausted and not self.waiting))
 
+    @property
+    def gave_up(self) -> bool:
+        """Whether so many tasks failed that the others are not begun."""
+        return self._max_failures is not None and self._failures >= self._max_failures
+
     def stop(self) -> None:
         """Submit nothing more."""
         self.stopped = True
 
-    def next_chunk(self) -> list[Task] | None:
-        """Return what to submit now, or None if that has to wait for an event."""
+    # -- what to submit
+
+    def next_chunk(self, now: float = 0.0) -> list[Task] | None:
+        """Return what to submit at this time, in seconds, or None if that has to wait for an event."""
         if self.stopped or len(self._running) >= self._window or self._alone:
             return None
+        while self._later and self._later[0][0] <= now:
+            self._again.append(heapq.heappop(self._later)[-1])
         if self._suspects:
-            return [self._suspects.popleft()] if not self._running else None
+            return [self._suspects[0]] if not self._running else None
+        if self._singles:
+            return [self._singles[0]]
         chunk = self._pull(self._chunk_size())
         return chunk or None
 
@@ -124,31 +159,59 @@ class Scheduler:
     def submitted(self, ticket: int, chunk: list[Task]) -> None:
         """Note that a chunk from `next_chunk` was submitted."""
         self._running[ticket] = chunk
-        self._alone = chunk[0].number in self._deaths
+        if self._suspects and chunk[0] is self._suspects[0]:
+            self._suspects.popleft()
+            self._alone = True
+        elif self._singles and chunk[0] is self._singles[0]:
+            self._singles.popleft()
 
     def refused(self, chunk: list[Task]) -> None:
         """Note that a chunk could not be submitted; it comes again."""
-        if chunk[0].number in self._deaths:
-            self._suspects.appendleft(chunk[0])
-        else:
+        if not any(queue and chunk[0] is queue[0] for queue in (self._suspects, self._singles)):
             self._again.extendleft(reversed(chunk))
 
-    def ended(self, ticket: int, receipt: Receipt) -> Ended:
+    # -- how it ended
+
+    def ended(self, ticket: int, receipt: Receipt, now: float = 0.0) -> Ended:
         """Note a receipt: count, try again what failed, and put back what was not begun."""
         chunk = self._running.pop(ticket)
         self._alone = False
         self._again.extendleft(reversed(chunk[receipt.ended :]))
         self._adapt(receipt)
-        failed = sum(self._failed(chunk[offset]) for offset in receipt.failed)
-        return Ended(receipt.ended - len(receipt.failed), failed)
+        failed = sum(self._failed(chunk[offset], now) for offset in receipt.failed)
+        failed += self.failed(len(receipt.final))
+        return Ended(receipt.ended - len(receipt.failed) - len(receipt.final), failed)
 
-    def _failed(self, task: Task) -> bool:
-        if task.attempt <= self._retries:
-            self._again.append(task._replace(attempt=task.attempt + 1))
-            return False
-        if self._stop_on_failure:
+    def failed(self, number: int) -> int:
+        """Note that so many tasks have failed for good."""
+        self._failures += number
+        if self.gave_up:
             self.stop()
-        return True
+        return number
+
+    def timed_out(self, task: Task, now: float = 0.0) -> Ended:
+        """Note that a task was ended because of its time limit, and that this is recorded."""
+        return Ended(0, self._failed(task, now))
+
+    def crashed(self, task: Task) -> Ended:
+        """Note that a task killed its worker, and that this is recorded."""
+        self._deaths[task.number] += 1
+        if self._deaths[task.number] >= self._crash_limit:
+            return Ended(0, self.failed(1))
+        # Where one death ends all workers, it must not run beside others: they would be suspect again.
+        queue = self._suspects if self._share_fate else self._singles
+        queue.append(task._replace(attempt=task.attempt + 1))
+        return Ended()
+
+    def _failed(self, task: Task, now: float) -> int:
+        self._errors[task.number] += 1
+        errors = self._errors[task.number]
+        if errors > self._retries:
+            del self._errors[task.number]
+            return self.failed(1)
+        due = now + min(MAX_BACKOFF, self._backoff * 2.0 ** min(errors - 1, 30))
+        heapq.heappush(self._later, (due, task.number, task._replace(attempt=task.attempt + 1)))
+        return 0
 
     def _adapt(self, receipt: Receipt) -> None:
         if receipt.ended:
@@ -156,57 +219,85 @@ class Scheduler:
             fitting = int(AIM * receipt.ended / max(receipt.seconds, 1e-9))
             self._size = max(1, min(fitting, self._ended // EVIDENCE, MAX_CHUNK))
 
-    def lost(
-        self, statuses: Mapping[tuple[int, int], str], begun: Container[int] | None
-    ) -> tuple[Ended, list[Task]]:
-        """Note that the engine broke: no receipt will come for anything that runs.
-
-        Args:
-            statuses: how tasks ended that were committed all the same, by (number, attempt).
-            begun: numbers of the tasks that dead workers were running, or None if that is not known.
-
-        Returns:
-            What was committed, and the tasks that are given up, because each killed too many workers.
-        """
-        alone = self._alone
-        done = failed = 0
-        suspects: list[Task] = []
-        for chunk in self._running.values():
-            for task in chunk:
-                status = statuses.get((task.number, task.attempt))
-                if status == "ok":
-                    done += 1
-                elif status is not None:
-                    failed += self._failed(task)
-                elif begun is None or task.number in begun or alone:
-                    suspects.append(task)
-                else:
-                    self._again.append(task)
-        self._running.clear()
-        self._alone = False
-        self._size = 1
-        return Ended(done, failed), self._judge(suspects)
+    # -- what was lost
 
     def lost_one(
-        self, ticket: int, statuses: Mapping[tuple[int, int], str], begun: Container[int] | None
-    ) -> tuple[Ended, list[Task]]:
-        """Note that the engine failed to run one chunk and goes on with the others."""
-        others = {other: chunk for other, chunk in self._running.items() if other != ticket}
-        self._running = {ticket: self._running[ticket]}
-        result = self.lost(statuses, begun)
-        self._running.update(others)
-        return result
+        self,
+        ticket: int,
+        statuses: Mapping[tuple[int, int], str],
+        begun: Container[int] | None,
+        late: Container[int] = (),
+        now: float = 0.0,
+    ) -> Lost:
+        """Note that the engine lost one chunk and goes on with the others.
 
-    def _judge(self, suspects: list[Task]) -> list[Task]:
-        """A single suspect is the culprit; several run again one at a time, until one of them is."""
-        given_up = []
-        for task in suspects:
-            deaths = self._deaths.get(task.number, 0) + (len(suspects) == 1)
-            self._deaths[task.number] = deaths
-            if deaths >= self._crash_limit:
-                given_up.append(task)
-                if self._stop_on_failure:
-                    self.stop()
+        Args:
+            ticket: of the chunk.
+            statuses: how tasks ended that were committed all the same, by (number, attempt).
+            begun: numbers of the tasks that dead workers were running, or None if that is not known.
+            late: numbers of the tasks that were ended because of their time limit.
+            now: seconds.
+
+        Returns:
+            What is to be counted and recorded. Of a chunk of which nobody knows what ran, each task
+            runs in a chunk of its own next time.
+        """
+        self._alone = False
+        ended, rest = self._settle([self._running.pop(ticket)], statuses, now)
+        blamed, overdue = [], []
+        for task in rest:
+            if task.number in late:
+                overdue.append(task)
+            elif begun is None and len(rest) > 1:
+                self._singles.append(task)
+            elif begun is None or task.number in begun:
+                blamed.append(task)
             else:
-                self._suspects.append(task)
-        return given_up
+                self._again.append(task)
+        return Lost(ended, blamed, overdue)
+
+    def lost_all(
+        self,
+        statuses: Mapping[tuple[int, int], str],
+        begun: Container[int] | None,
+        late: Container[int] = (),
+        now: float = 0.0,
+    ) -> Lost:
+        """Note that the engine broke: no receipt will come for anything that runs.
+
+        A pool kills all its workers when one of them dies, so all that ran is suspect, and runs again
+        alone. Whoever then kills its worker is to blame.
+        """
+        alone, self._alone = self._alone, False
+        self._share_fate = True
+        ended, rest = self._settle(list(self._running.values()), statuses, now)
+        self._running.clear()
+        self._size = 1
+        overdue, suspects = [], []
+        for task in rest:
+            if task.number in late:
+                overdue.append(task)
+            elif begun is None or task.number in begun or alone:
+                suspects.append(task)
+            else:
+                self._again.append(task)
+        if len(suspects) == 1:
+            return Lost(ended, suspects, overdue)
+        self._suspects.extend(suspects)
+        return Lost(ended, [], overdue)
+
+    def _settle(
+        self, chunks: list[list[Task]], statuses: Mapping[tuple[int, int], str], now: float
+    ) -> tuple[Ended, list[Task]]:
+        """Count what was committed; return it, and the tasks that were not."""
+        done = failed = 0
+        rest = []
+        for task in (task for chunk in chunks for task in chunk):
+            status = statuses.get((task.number, task.attempt))
+            if status is None:
+                rest.append(task)
+            elif status == "ok":
+                done += 1
+            else:
+                failed += self._failed(task, now)
+        return Ended(done, failed), rest

@@ -13,29 +13,34 @@ import os
 import platform
 import struct
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Page", "Worker", "clear", "is_stopped", "process_start", "read", "this_process"]
+__all__ = ["Page", "Worker", "bury", "clear", "is_stopped", "process_start", "read", "this_process"]
 
 IDLE = -1
 
-# number of the task, its start, fraction done (negative: never reported), where its output begins,
-# process id, start of the process, leashed to its parent, length of host and of text
-_LAYOUT = struct.Struct("<qddqqqBHH")
+# number of the task, its start, fraction done (negative: never reported), where its output begins, process
+# id, start of the process, its peak memory, leashed to its parent, length of host and of text
+_LAYOUT = struct.Struct("<qddqqqqBHH")
 _HEAD = 64
 _HOST = 128
 _SIZE = 512
 _NUMBER = struct.Struct("<qddq")
 _FRACTION = struct.Struct("<d")
+_MEMORY = struct.Struct("<q")
+_MEMORY_AT = 48
 _TEXT = struct.Struct("<H")
 _TEXT_AT = _LAYOUT.size - _TEXT.size
 
 
 class Worker(NamedTuple):
-    """What a page says: ``task`` is None between tasks, ``since`` seconds since 1970, ``fraction`` 0 to 1.
+    """What a page says.
 
-    ``output`` is where in the file of the worker's output that of the task begins.
+    ``task`` is None between tasks, ``since`` seconds since 1970, ``fraction`` 0 to 1, ``output`` where in the
+    file of the worker's output that of the task begins, ``memory`` the most that the process has used, in
+    bytes, where that is known.
     """
 
     number: int
@@ -47,7 +52,13 @@ class Worker(NamedTuple):
     host: str
     pid: int
     started: int
+    memory: int | None
     leashed: bool
+
+    @property
+    def began(self) -> bool:
+        """Whether it has begun any task."""
+        return self.since > 0
 
     @property
     def local(self) -> bool:
@@ -70,7 +81,7 @@ class Page:
     def __init__(self, folder: Path, *, leashed: bool) -> None:
         host, pid, started = this_process()
         name = host.encode()[:_HOST]
-        head = _LAYOUT.pack(IDLE, 0.0, -1.0, 0, pid, started, leashed, len(name), 0)
+        head = _LAYOUT.pack(IDLE, 0.0, -1.0, 0, pid, started, 0, leashed, len(name), 0)
         blank = (head.ljust(_HEAD, b"\0") + name).ljust(_SIZE, b"\0")
         self.number, self.path = _claim(folder, blank)
         with self.path.open("r+b") as file:
@@ -91,6 +102,10 @@ class Page:
         at = _HEAD + _HOST
         self._map[at : at + len(data)] = data
         _TEXT.pack_into(self._map, _TEXT_AT, len(data))
+
+    def memory(self, peak: int) -> None:
+        """Note the most memory that the process has used, in bytes: nobody can ask it when it is dead."""
+        _MEMORY.pack_into(self._map, _MEMORY_AT, peak)
 
     def end(self) -> None:
         """Note that no task runs."""
@@ -129,7 +144,8 @@ def _read(path: Path) -> Worker:
     data = path.read_bytes()
     if len(data) != _SIZE:
         raise ValueError(path)
-    task, since, fraction, output, pid, started, leashed, host_length, length = _LAYOUT.unpack_from(data)
+    task, since, fraction, output, pid, started, memory, leashed, *lengths = _LAYOUT.unpack_from(data)
+    host_length, length = lengths
     at = _HEAD + _HOST
     return Worker(
         int(path.name),
@@ -141,8 +157,16 @@ def _read(path: Path) -> Worker:
         data[_HEAD : _HEAD + host_length].decode("utf-8", "replace"),
         pid,
         started,
+        memory or None,
         bool(leashed),
     )
+
+
+def bury(folder: Path, workers: Iterable[Worker]) -> None:
+    """Remove the pages of workers that are dead, and what lies beside them."""
+    for worker in workers:
+        for path in (folder / str(worker.number), *folder.glob(f"{worker.number}.*")):
+            path.unlink(missing_ok=True)
 
 
 def clear(folder: Path) -> None:

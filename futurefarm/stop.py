@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
 from .directory import Directory, stop_mark
 
-__all__ = ["Listener", "StopFlag", "kill"]
+__all__ = ["Listener", "StopFlag"]
 
 LOOK = 0.05
 """Seconds between two looks at the stop file."""
@@ -151,9 +150,3 @@ class Listener:
             self._end_now()
         elif self._signals > 2:
             raise KeyboardInterrupt
-
-
-def kill(pid: int) -> None:
-    """End a process of this host at once; one that is gone already is no error."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows ends a process by SIGTERM, too

@@ -67,11 +67,14 @@ class Receipt(NamedTuple):
     """A worker's answer to a chunk: how many of its tasks ended, which of them failed, and where they are.
 
     ``ended`` counts from the front of the chunk; the rest was not begun, because the sweep was stopped or
-    the chunk took too long. ``outcomes`` is empty but for a worker that does not see the directory.
+    the chunk took too long. ``failed`` are the places in the chunk of tasks that may be tried again, and
+    ``final`` of those that failed by an error for which that was not asked. ``outcomes`` is empty but for a
+    worker that does not see the directory.
     """
 
     ended: int
     failed: tuple[int, ...]
+    final: tuple[int, ...]
     seconds: float
     session: str | None
     outcomes: tuple[Outcome, ...] = ()
@@ -83,9 +86,9 @@ class Receipt(NamedTuple):
 
     @classmethod
     def loads(cls, data: bytes) -> Receipt:
-        ended, failed, seconds, session, outcomes = pickle.loads(data)
-        full = tuple(Outcome(Task(*task), *rest) for task, *rest in outcomes)
-        return cls(ended, failed, seconds, session, full)
+        ended, failed, final, seconds, session, sent = pickle.loads(data)
+        outcomes = tuple(Outcome(Task(*task), *rest) for task, *rest in sent)
+        return cls(ended, failed, final, seconds, session, outcomes)
 
 
 class Job(NamedTuple):
@@ -97,6 +100,7 @@ class Job(NamedTuple):
     directory: str
     directory_id: str
     stop_seen: tuple[int, int] | None  # the stop file that lay there before the sweep began
+    timeout: float | str | None  # as in limit.Limit
     parent: tuple[str, int, int]  # host, pid and start of the process that called run_tasks
     capture: bool  # what tasks print is kept from the terminal
 

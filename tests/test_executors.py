@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -13,10 +15,17 @@ from pathlib import Path
 import pytest
 
 from futurefarm import DataManager, run_tasks
-from futurefarm.errors import MissingEngineError, UnknownExecutorError, UsageError, UsageTypeError
+from futurefarm.errors import (
+    MissingEngineError,
+    UnknownExecutorError,
+    UsageError,
+    UsageTypeError,
+    WorkerDiedError,
+)
 from futurefarm.executors import available, known, override, register, registry, resolve
+from futurefarm.executors.fleet import Fleet
 from futurefarm.executors.serial import SerialExecutor
-from futurefarm.testing import ExecutorSuite
+from futurefarm.testing import ExecutorSuite, ManualExecutor
 from futurefarm.testing.tasks import keep
 
 
@@ -219,3 +228,104 @@ def test_forked_workers_do_not_use_what_they_inherit(dataman):
 
     assert (20, 1) == (summary.done, summary.failed)
     assert list(range(20)) == sorted(dataman.values())
+
+
+@pytest.fixture(params=["loky", pytest.param("process", marks=pytest.mark.slow)])
+def fleet(request):
+    with resolve(request.param).factory(2) as fleet:
+        yield fleet
+
+
+@pytest.mark.parametrize(
+    ("die", "told"),
+    [
+        ((os._exit, 3), (3, "ended by itself with exit code 3")),
+        ((signal.raise_signal, signal.SIGKILL), (-9, "killed by SIGKILL (out of memory?)")),
+        ((signal.raise_signal, signal.SIGSEGV), (-11, "killed by SIGSEGV")),
+    ],
+)
+def test_a_worker_that_dies_ends_one_call_and_says_how(fleet, die, told):
+    other = fleet.submit(os.getpid)
+    lost = fleet.submit(*die)
+    error = lost.exception(30)
+
+    assert isinstance(error, WorkerDiedError)
+    assert told[0] == error.exitcode
+    assert told[1] in str(error)
+    assert str(error.pid) in str(error)
+    assert error.pid not in (os.getpid(), other.result(30))
+    assert [0, 1, 2, 3] == [fleet.submit(abs, -x).result(30) for x in range(4)], "it was replaced"
+
+
+def test_a_worker_that_dies_while_it_is_idle_costs_no_call(fleet):
+    pid = fleet.submit(os.getpid).result(30)
+    os.kill(pid, signal.SIGKILL)
+    while pid in {child.pid for child in multiprocessing.active_children()}:
+        threading.Event().wait(0.001)
+
+    assert [pid] != [fleet.submit(os.getpid).result(30) for _ in range(4)]
+
+
+def test_no_call_stands_behind_a_slow_one(fleet, tmp_path):
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    slow = fleet.submit(gate.read_text)
+    quick = [fleet.submit(abs, -x).result(30) for x in range(20)]
+
+    assert list(range(20)) == quick
+    gate.write_text("open")
+    assert "open" == slow.result(30)
+
+
+def test_a_death_that_the_executor_does_not_notice_is_noticed(monkeypatch):
+    """As of a pool that waits for the rest of a message from a worker that is dead."""
+    monkeypatch.setattr("futurefarm.executors.fleet.UNNOTICED", 0.0)
+
+    class Process:
+        pid, exitcode, alive = 42, -9, True
+
+        def is_alive(self):
+            return self.alive
+
+        def join(self, timeout):
+            pass
+
+    class Deaf(ManualExecutor):
+        def __init__(self):
+            super().__init__()
+            self._processes = {42: Process()}
+
+    made = []
+    fleet = Fleet(lambda: made.append(Deaf()) or made[-1], 1)
+    lost, next_one = fleet.submit(abs, -1), fleet.submit(abs, -2)
+    fleet.check()
+    assert not lost.done()
+
+    made[0]._processes[42].alive = False
+    while not lost.done():
+        fleet.check()
+
+    assert (42, -9) == (lost.exception().pid, lost.exception().exitcode)
+    made[1].step()
+    assert 2 == next_one.result(0)
+    made[0].step()  # an answer that comes after all is not heard
+    assert lost.exception() is not None
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+def test_a_fleet_that_is_shut_down_finishes_or_cancels_what_waits(cancel):
+    made = []
+    fleet = Fleet(lambda: made.append(ManualExecutor()) or made[-1], 1)
+    running, waiting = fleet.submit(abs, -1), fleet.submit(abs, -2)
+    closing = threading.Thread(target=fleet.shutdown, kwargs={"cancel_futures": cancel})
+    closing.start()
+    made[0].step()
+    if not cancel:
+        made[0].step()
+    closing.join(30)
+
+    assert not closing.is_alive()
+    assert 1 == running.result(0)
+    assert waiting.cancelled() if cancel else 2 == waiting.result(0)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        fleet.submit(abs, -3)

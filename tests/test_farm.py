@@ -56,6 +56,14 @@ def sweep_in_thread(
         ({"workers": 1.5}, UsageError, "workers"),
         ({"retries": -1}, UsageError, "retries"),
         ({"total": "many"}, UsageError, "total"),
+        ({"timeout": 0}, UsageError, "5x median"),
+        ({"timeout": "soon"}, UsageError, "5x median"),
+        ({"retry_on": ValueError("x")}, UsageTypeError, "retry_on must be an exception class"),
+        ({"retry_on": (OSError, int)}, UsageTypeError, "retry_on"),
+        ({"backoff": -1}, UsageError, "backoff"),
+        ({"backoff": float("inf")}, UsageError, "backoff"),
+        ({"crash_limit": 0}, UsageError, "crash_limit"),
+        ({"max_failures": 0}, UsageError, "max_failures"),
         ({"on_error": "ignore"}, UsageError, "'raise', 'record' or 'stop'"),
         ({"stop": True}, UsageTypeError, "StopFlag"),
         ({"initargs": (1,)}, UsageError, "task class"),
@@ -323,3 +331,104 @@ def test_what_was_committed_without_an_answer_is_not_run_again(dataman):
 
     assert 6 == summary.done
     assert list(range(6)) == sorted(dataman.values())
+
+
+def interrupted_by(error):
+    def fails(path):
+        with open(path, "a") as file:
+            file.write("x")
+        raise error
+
+    return fails
+
+
+@pytest.mark.parametrize(
+    ("retry_on", "tries"), [(Exception, 3), (OSError, 3), ((KeyError, OSError), 3), (KeyError, 1)]
+)
+def test_only_the_errors_that_were_named_are_tried_again(dataman, tmp_path, retry_on, tries):
+    run_tasks(
+        dataman,
+        interrupted_by(ConnectionError("busy")),
+        [str(tmp_path / "tries")],
+        "serial",
+        retries=2,
+        retry_on=retry_on,
+        backoff=0,
+        on_error="record",
+        progress=False,
+    )
+
+    assert "x" * tries == (tmp_path / "tries").read_text()
+    assert list(range(1, tries + 1)) == [record.attempt for record in dataman.records()]
+
+
+def test_an_exit_is_not_tried_again_unless_that_is_asked(dataman, tmp_path):
+    run_tasks(
+        dataman,
+        interrupted_by(SystemExit(1)),
+        [str(tmp_path / "tries")],
+        "serial",
+        retries=2,
+        backoff=0,
+        on_error="record",
+        progress=False,
+    )
+
+    assert "x" == (tmp_path / "tries").read_text()
+
+
+def test_a_sweep_whose_first_tasks_all_fail_is_ended(dataman):
+    with pytest.raises(TasksFailedError) as caught:
+        run_tasks(dataman, misbehave, ["value"] * 1000, "serial", max_failures=5, progress=False)
+    summary = caught.value.summary
+
+    assert (5, "5 failed tasks") == (summary.failed, summary.stopped)
+    assert 995 == summary.left
+
+
+def test_what_comes_after_the_time_limit_is_refused_where_tasks_cannot_be_ended(dataman, capsys):
+    def asks(report):
+        while not report.should_stop:
+            pass
+        return "half a result"
+
+    summary = run_tasks(dataman, asks, [()], "serial", timeout=0.05, on_error="record", progress={})
+    (record,) = dataman.records()
+
+    assert (0, 1) == (summary.done, summary.failed)
+    assert "timeout" == record.status
+    assert "timeout is 0.05 s" in str(record.error)
+    assert 1 == capsys.readouterr().err.count("cannot be ended from here")
+
+
+def test_a_late_task_is_tried_again_as_a_timeout(dataman):
+    def asks(report):
+        while not report.should_stop:
+            pass
+
+    run_tasks(
+        dataman,
+        asks,
+        [()],
+        "serial",
+        timeout=0.02,
+        retries=1,
+        retry_on=TimeoutError,
+        backoff=0,
+        on_error="record",
+        progress=False,
+    )
+
+    assert [(1, "timeout"), (2, "timeout")] == [(r.attempt, r.status) for r in dataman.records()]
+
+
+def test_threads_are_told_of_their_time_limit(dataman):
+    def asks(number, report):
+        while number == 1 and not report.should_stop:
+            pass
+        return number
+
+    run_tasks(dataman, asks, range(3), "thread", workers=2, timeout=0.2, on_error="record", progress=False)
+
+    assert [0, 2] == sorted(dataman.values())
+    assert ["timeout"] == [record.status for record in dataman.failures()]

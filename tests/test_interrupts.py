@@ -259,6 +259,75 @@ def test_tasks_that_kill_their_worker_are_booked_and_the_others_done(tmp_path, e
     dataman = DataManager("culprits", tmp_path)
     assert [n for n in range(40) if n % 20 != 7] == sorted(dataman.values())
     assert {7: "crashed", 27: "crashed"} == {f.args[0]: f.status for f in dataman.failures()}
+    crashes = [record for record in dataman.records() if record.status == "crashed"]
+    assert [(7, 1), (7, 2), (27, 1), (27, 2)] == sorted((r.args[0], r.attempt) for r in crashes)
+    assert all("killed by SIGKILL" in r.error and "MB of memory" in r.error for r in crashes)
+
+
+LATE = """
+    import os, sys
+    from futurefarm import DataManager, run_tasks
+
+    def task(number):
+        if number == 3:
+            os.read(os.pipe()[0], 1)  # waits in C, for ever
+        return number, os.getpid()
+
+    if __name__ == "__main__":
+        timeout = sys.argv[2] if "median" in sys.argv[2] else float(sys.argv[2])
+        dataman = DataManager("late")
+        summary = run_tasks(
+            dataman, task, range(40), sys.argv[1], workers=2, progress=False, on_error="record",
+            timeout=timeout,
+        )
+        print(summary.done, summary.failed, flush=True)
+"""
+
+
+@pytest.mark.parametrize("executor", PROCESSES)
+@pytest.mark.parametrize("timeout", ["0.5", "3x median"])
+def test_a_task_past_its_time_limit_is_ended_and_the_others_lose_nothing(tmp_path, executor, timeout):
+    with Program(tmp_path, LATE, executor, timeout) as program:
+        assert "39 1" == program.line()
+        program.rest()
+
+    dataman = DataManager("late", tmp_path)
+    assert [n for n in range(40) if n != 3] == sorted(number for number, _ in dataman.values())
+    (late,) = dataman.failures()
+    assert (3, "timeout", 1) == (late.args, late.status, late.attempt)
+    assert late.seconds >= 0.5
+    assert 40 == len(list(dataman.records())), "nobody else was ended with it"
+
+
+UNBORN = """
+    import sys
+    from futurefarm import DataManager, run_tasks
+    from deadly import task
+
+    if __name__ == "__main__":
+        try:
+            run_tasks(DataManager("unborn"), task, range(1000), sys.argv[1], workers=2, progress=False)
+        except RuntimeError as error:
+            print(type(error).__name__, error, flush=True)
+"""
+
+
+@pytest.mark.parametrize("executor", PROCESSES)
+def test_workers_that_die_on_import_end_the_sweep_soon(tmp_path, executor):
+    (tmp_path / "deadly.py").write_text(
+        "import os\n"
+        "if 'DEADLY' in os.environ:\n"
+        "    os._exit(7)\n"
+        "os.environ['DEADLY'] = 'to those who come later'\n"
+        "def task(number): return number\n"
+    )
+    with Program(tmp_path, UNBORN, executor) as program:
+        line = program.line()
+        program.rest()
+
+    assert "BrokenExecutorError" in line
+    assert "exit code 7" in line
+    assert "4 times in a row" in line
 
 
 def test_resume_after_another_executor(dataman):

@@ -118,12 +118,13 @@ def test_history_tells_what_was_tried(dataman):
     assert [(b"%016d" % 0, 0, "ok"), (b"%016d" % 1, 0, "error")] == list(dataman.history())
 
 
-def test_ended_tells_what_a_sweep_did_behind_some_rows(dataman):
+def test_ended_tells_what_became_of_some_tasks_of_a_sweep(dataman):
     with dataman.session("s") as session:
         session.commit("mine", RECORD, [outcome(0, value=1), outcome(1, "error", error="e")])
         session.commit("other", RECORD, [outcome(7, value=1)])
 
-        assert [("s", 0, 1, "ok"), ("s", 1, 1, "error")] == list(dataman.ended("mine"))
+        assert [("s", 0, 1, "ok"), ("s", 1, 1, "error")] == list(dataman.ended("mine", {0, 1, 7}))
+        assert [("s", 1, 1, "error")] == list(dataman.ended("mine", {1}))
 
 
 def test_a_record_that_was_damaged_is_noticed(dataman):

@@ -47,6 +47,7 @@ def worker(number: int, **page) -> Worker:
         "pid": 1,
         "started": 1,
         "output": 0,
+        "memory": None,
     }
     return Worker(number=number, leashed=True, **{**told, **page})
 

@@ -15,7 +15,7 @@ def tasks(number: int):
 
 
 def receipt(ended: int, failed: tuple[int, ...] = (), seconds: float = 0.001) -> Receipt:
-    return Receipt(ended, failed, seconds, "session")
+    return Receipt(ended, failed, (), seconds, "session")
 
 
 class Play:
@@ -43,9 +43,21 @@ class Play:
         chunk = self.running.pop(ticket)
         return self.scheduler.ended(ticket, receipt(len(chunk) if ended is None else ended, failed, seconds))
 
-    def lose(self, begun=None, statuses=None):
+    def lose(self, begun=None, statuses=None, late=()):
+        """The engine breaks; return what was committed, and the tasks that are given up."""
         self.running.clear()
-        return self.scheduler.lost(statuses or {}, begun)
+        return self.book(self.scheduler.lost_all(statuses or {}, begun, late))
+
+    def lose_first(self, begun=None, statuses=None, late=()):
+        """The engine loses the first chunk and goes on."""
+        ticket = next(iter(self.running))
+        del self.running[ticket]
+        return self.book(self.scheduler.lost_one(ticket, statuses or {}, begun, late))
+
+    def book(self, lost) -> tuple[Ended, list[int]]:
+        given_up = [task.number for task in lost.blamed if self.scheduler.crashed(task).failed]
+        given_up += [task.number for task in lost.late if self.scheduler.timed_out(task).failed]
+        return lost.ended, given_up
 
 
 def test_as_many_chunks_are_in_flight_as_the_window_takes():
@@ -136,7 +148,7 @@ def test_failed_tasks_are_tried_again_as_often_as_asked():
 
 
 def test_a_failure_can_stop_everything():
-    play = Play(tasks(100), stop_on_failure=True)
+    play = Play(tasks(100), max_failures=1)
     play.submit()
     play.end_first(failed=(0,))
 
@@ -199,7 +211,7 @@ def test_a_culprit_is_given_up_when_it_has_killed_its_workers(limit):
         deaths += 1
         play.submit()
 
-    assert (limit, [1]) == (deaths, [task.number for task in given_up])
+    assert (limit, [1]) == (deaths, given_up)
     while play.running:
         play.end_first()
         play.submit()
@@ -218,18 +230,104 @@ def test_the_innocent_are_cleared():
     assert [] == given_up, "one death alone; the first one may have been task 0's doing"
     play.submit()
     _, given_up = play.lose(begun={1})
-    assert [1] == [task.number for task in given_up]
+    assert [1] == given_up
 
 
 def test_a_single_lost_chunk_leaves_the_others_running():
     play = Play(tasks(4))
     play.submit()
-    ticket = next(iter(play.running))
-    del play.running[ticket]
-    play.scheduler.lost_one(ticket, {}, {0})
+    play.lose_first(begun={0})
 
     assert 3 == len(play.scheduler.running)
-    assert [] == play.submit(), "the suspect waits until it is alone"
-    for _ in range(3):
+    assert [[0]] == play.submit(), "where workers die alone, the suspect need not wait for the others"
+
+
+def test_a_task_that_killed_its_worker_is_another_attempt_when_it_runs_again():
+    play = Play(tasks(4))
+    play.submit()
+    play.lose_first(begun={0})
+    (again,) = play.scheduler.next_chunk()
+
+    assert (0, 2) == (again.number, again.attempt)
+
+
+def big_chunks(number: int, **options) -> Play:
+    play = Play(tasks(number), **options)
+    for _ in range(100):
+        play.submit()
+        play.end_first(seconds=1e-4)
+    play.submit()
+    return play
+
+
+def test_of_a_lost_chunk_only_the_task_that_ran_is_to_blame():
+    play = big_chunks(10_000)
+    lost = next(iter(play.running.values()))
+    play.lose_first(begun={lost[2]}, statuses={(lost[0], 1): "ok", (lost[1], 1): "ok"})
+
+    assert [[lost[2]]] == play.submit()
+    play.end_first()
+    play.submit()
+    assert any(set(lost[3:]) <= set(chunk) for chunk in play.running.values()), "the innocent run on together"
+
+
+def test_of_a_lost_chunk_of_which_nothing_is_known_each_task_runs_in_a_chunk_of_its_own():
+    play = big_chunks(10_000)
+    lost = next(iter(play.running.values()))
+    play.lose_first(begun=None)
+    alone = []
+    while len(alone) < len(lost):
+        alone += play.submit()
         play.end_first()
+
+    assert [[number] for number in lost] == alone[: len(lost)]
+
+
+def test_nobody_is_to_blame_for_a_worker_that_died_before_it_began():
+    play = Play(tasks(2), crash_limit=1)
+    play.submit()
+
+    assert (Ended(0, 0), []) == play.lose_first(begun=())
+
+
+def test_a_task_that_was_ended_for_its_time_is_tried_again_like_a_failed_one():
+    play = Play(tasks(1), retries=1)
+    play.submit()
+    assert (Ended(0, 0), []) == play.lose_first(begun=(), late={0})
     assert [[0]] == play.submit()
+
+    assert (Ended(0, 0), [0]) == play.lose_first(begun=(), late={0})
+    assert play.scheduler.finished
+
+
+def test_a_task_waits_before_it_is_tried_again_and_twice_as_long_each_time():
+    scheduler = Scheduler(tasks(1), window=4, retries=3, backoff=1.0)
+    now = 100.0
+    for number, wait in enumerate([1.0, 2.0, 4.0]):
+        chunk = scheduler.next_chunk(now)
+        scheduler.submitted(number, chunk)
+        scheduler.ended(number, receipt(1, (0,)), now)
+        assert scheduler.next_chunk(now + wait - 0.01) is None
+        assert not scheduler.finished
+        now += wait
+
+    assert 4 == scheduler.next_chunk(now)[0].attempt
+
+
+def test_a_failure_of_another_kind_is_final():
+    scheduler = Scheduler(tasks(1), window=4, retries=3)
+    scheduler.submitted(0, scheduler.next_chunk())
+
+    assert Ended(0, 1) == scheduler.ended(0, Receipt(1, (), (0,), 0.1, "session"))
+    assert scheduler.next_chunk() is None
+    assert scheduler.finished
+
+
+def test_so_many_failures_end_the_sweep():
+    play = Play(tasks(100), max_failures=3)
+    ended = Ended()
+    while play.submit() or play.running:
+        ended = Ended(*map(sum, zip(ended, play.end_first(failed=(0,)))))
+
+    assert play.scheduler.gave_up
+    assert 3 <= ended.failed <= 3 + 3, "those that ran with the third one end, too"

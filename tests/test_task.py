@@ -41,8 +41,8 @@ def test_a_chunk_arrives_as_it_was_sent():
 
 def test_a_receipt_arrives_as_it_was_sent():
     for receipt in (
-        Receipt(3, (0, 2), 0.1, "session"),
-        Receipt(1, (), 0.1, None, (OUTCOME, OUTCOME._replace(value=None))),
+        Receipt(3, (0, 2), (), 0.1, "session"),
+        Receipt(1, (), (), 0.1, None, (OUTCOME, OUTCOME._replace(value=None))),
     ):
         assert receipt == Receipt.loads(receipt.dumps())
         assert all(isinstance(outcome.task, Task) for outcome in Receipt.loads(receipt.dumps()).outcomes)
@@ -50,7 +50,7 @@ def test_a_receipt_arrives_as_it_was_sent():
 
 def test_the_longest_receipt_crosses_a_pipe_in_one_piece():
     most = tuple(range(10**9, 10**9 + MAX_FAILED))
-    receipt = Receipt(10**9, most, 1e300, "u" * 100)
+    receipt = Receipt(10**9, most, (), 1e300, "u" * 100)
 
     assert len(receipt.dumps()) <= RECEIPT_SIZE
 

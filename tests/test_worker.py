@@ -26,14 +26,15 @@ def make_job(dataman: DataManager, function, directory_id: str | None = None) ->
     directory = dataman.directory
     directory.workers("sweep").mkdir(exist_ok=True)
     job = Job(
-        "sweep",
-        "{}",
-        dumps_function(function, (), {}),
-        dataman.basepath,
-        directory.id if directory_id is None else directory_id,
-        None,
-        this_process(),
-        True,
+        sweep="sweep",
+        record="{}",
+        function=dumps_function(function, (), {}, (Exception,)),
+        directory=dataman.basepath,
+        directory_id=directory.id if directory_id is None else directory_id,
+        stop_seen=None,
+        timeout=None,
+        parent=this_process(),
+        capture=True,
     )
     return pickle.dumps(tuple(job))
 
@@ -139,7 +140,7 @@ def test_a_slow_task_does_not_hold_back_what_finished_before_it(dataman):
     job = pickle.loads(make_job(dataman, square))
     from futurefarm.worker import join
 
-    join("sweep", task, (), {})
+    join("sweep", (task, (), {}, (Exception,)))
     thread = threading.Thread(target=run_chunk, args=(Chunk.dumps(pickle.dumps(job), make_tasks(range(3))),))
     thread.start()
     quick.wait(30)

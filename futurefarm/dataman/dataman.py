@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar
@@ -285,13 +285,16 @@ class DataManager:
         """Iterate over (identity, replicate, status) of all attempts."""
         return self._sessions.each(Reader.finished, lambda path, row: row[1:])
 
-    def ended(self, sweep: str) -> Iterator[tuple[str, int, int, str]]:
-        """Iterate over (session, number, attempt, status) of a sweep."""
+    def ended(self, sweep: str, numbers: Collection[int]) -> Iterator[tuple[str, int, int, str]]:
+        """Iterate over (session, number, attempt, status) of some tasks of a sweep."""
+        if not numbers:
+            return
+        span = min(numbers), max(numbers)
         for path in self._directory.sessions():
-            for _, number, attempt, status, _ in self._sessions.rows(
-                path, lambda r, at: r.numbers(sweep, at)
-            ):
-                yield path.name, number, attempt, status
+            rows = self._sessions.rows(path, lambda reader, at: reader.numbers(sweep, *span, at))
+            for _, number, attempt, status in rows:
+                if number in numbers:
+                    yield path.name, number, attempt, status
 
     # -- merging
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 from loky import ProcessPoolExecutor
@@ -11,26 +12,40 @@ from loky.backend import resource_tracker
 
 from ..status import this_process
 from ..worker import prepare_process, signals_held
+from .fleet import Fleet
 
-__all__ = ["LokyExecutor", "make"]
+__all__ = ["LokyProcess", "make"]
 
 IDLE = 300
 """Seconds after which idle workers leave; loky's own 10 are short for simulators that take 7 to import."""
 
 
-class LokyExecutor(ProcessPoolExecutor):  # type: ignore[misc]
-    """loky's executor, with the method by which Python 3.14's can end running tasks."""
+class LokyProcess(ProcessPoolExecutor):  # type: ignore[misc]
+    """One process of loky."""
+
+    def __init__(self) -> None:
+        super().__init__(1, timeout=IDLE, initializer=prepare_process, initargs=(this_process(),))
 
     def submit(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
-        with signals_held():  # this is where workers are started
+        with signals_held():  # this is where the process is started
             future: Future[Any] = super().submit(fn, *args, **kwargs)
             return future
 
-    def kill_workers(self) -> None:
-        self.shutdown(wait=True, kill_workers=True)
+    def let_go(self) -> None:
+        """Close our copies of the pipes to a dead process: threads of loky would wait at them for ever.
+
+        One sends it the rest of a large call (the standard library closes that end, loky does not), the
+        other waits for the rest of an answer.
+        """
+        calls, results = self._call_queue, self._result_queue
+        self.shutdown(wait=False)
+        with suppress(AttributeError, OSError):
+            calls._reader.close()
+        with suppress(AttributeError, OSError):
+            results._writer.close()
 
 
-def make(max_workers: int) -> LokyExecutor:
+def make(max_workers: int) -> Fleet:
     # When it starts the first time it lets signals through again, which `signals_held` has to hold.
     resource_tracker.ensure_running()
-    return LokyExecutor(max_workers, timeout=IDLE, initializer=prepare_process, initargs=(this_process(),))
+    return Fleet(LokyProcess, max_workers)

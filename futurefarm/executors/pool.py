@@ -72,6 +72,14 @@ class Pool:
         error = future.exception()
         return Event(ticket, None if error else future.result(), error)
 
+    def check(self) -> bool:
+        """Let an executor that can do so notice dead workers by itself; return whether it can."""
+        check = getattr(self._executor, "check", None)
+        if check is None:
+            return False
+        check()
+        return True
+
     def accepts(self) -> bool:
         """Whether the executor still takes tasks: a broken pool refuses, a healthy one runs this."""
         if self._executor is None:

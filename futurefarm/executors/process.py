@@ -10,36 +10,29 @@ from typing import ParamSpec, TypeVar
 
 from ..status import this_process
 from ..worker import prepare_process, signals_held
+from .fleet import Fleet
 
-__all__ = ["ProcessExecutor", "make"]
-
+__all__ = ["Process", "make"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class ProcessExecutor(ProcessPoolExecutor):
-    """The standard library's executor, with the method by which Python 3.14's ends running tasks."""
+class Process(ProcessPoolExecutor):
+    """One process of the standard library's executor."""
+
+    def __init__(self) -> None:
+        # Never fork: it copies locks that other threads hold, and random generators in their state.
+        methods = multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        super().__init__(1, mp_context=context, initializer=prepare_process, initargs=(this_process(),))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        with signals_held():  # this is where workers are started
+        with signals_held():  # this is where the process is started
             return super().submit(fn, *args, **kwargs)
 
-    def kill_workers(self) -> None:
-        processes = list((getattr(self, "_processes", None) or {}).values())
-        self.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.kill()
-        for process in processes:
-            process.join(5)
 
-
-def make(max_workers: int) -> ProcessExecutor:
+def make(max_workers: int) -> Fleet:
     # When it starts the first time it lets signals through again, which `signals_held` has to hold.
     resource_tracker.ensure_running()
-    # Never fork: it copies locks that other threads hold, and random generators in their state.
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    return ProcessExecutor(
-        max_workers, mp_context=context, initializer=prepare_process, initargs=(this_process(),)
-    )
+    return Fleet(Process, max_workers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from ..directory import stop_mark
 from ..errors import UsageError, UsageTypeError
 from ..executors import Engine, resolve
 from ..identity import Fingerprint, function_name
+from ..limit import Limit
 from ..progress import check_progress
 from ..provenance import new_sweep_id, sweep_record
 from ..status import this_process
@@ -27,7 +29,7 @@ class Plan:
 
     dataman: DataManager
     name: str
-    function: tuple[Any, tuple[Any, ...], dict[str, Any]]
+    function: tuple[Any, ...]  # and its bound arguments, and the errors after which it is tried again
     fingerprint: Fingerprint
     job: Job
     args: Iterator[Any]
@@ -36,6 +38,9 @@ class Plan:
     workers: int
     resume: bool
     retries: int
+    backoff: float
+    crash_limit: int
+    max_failures: int | None
     on_error: str
     progress: Any
     flag: StopFlag
@@ -50,6 +55,11 @@ def make_plan(
     workers: Any,
     resume: bool,
     retries: Any,
+    retry_on: Any,
+    backoff: Any,
+    crash_limit: Any,
+    timeout: Any,
+    max_failures: Any,
     on_error: Any,
     total: Any,
     progress: Any,
@@ -64,10 +74,19 @@ def make_plan(
     """
     if not isinstance(dataman, DataManager):
         raise UsageTypeError(f"dataman must be a DataManager, not {dataman!r}: DataManager('name').")
-    _check_options(on_error, stop, workers=(workers, 1), retries=(retries, 0), total=(total, 0))
+    _check_options(
+        on_error,
+        stop,
+        workers=(workers, 1),
+        retries=(retries, 0),
+        crash_limit=(crash_limit, 1),
+        max_failures=(max_failures, 1),
+        total=(total, 0),
+    )
+    Limit(timeout)
     check_progress(progress)
-    bound = _checked_function(fn, *bound)
-    pickled = _pickled(fn, bound)
+    function = fn, *_checked_function(fn, *bound), _checked_errors(retry_on)
+    pickled = _pickled(function)
     iterator = _iterator(args)
     if total is None and isinstance(args, Sized):
         total = len(args)
@@ -78,8 +97,8 @@ def make_plan(
     return Plan(
         dataman=dataman,
         name=function_name(fn).rpartition(":")[2],
-        function=(fn, *bound),
-        fingerprint=Fingerprint(fn, bound if isinstance(fn, type) else ()),
+        function=function,
+        fingerprint=Fingerprint(fn, function[1:3] if isinstance(fn, type) else ()),
         job=Job(
             sweep=new_sweep_id(),
             record=sweep_record(fn, engine.name, workers, total),
@@ -87,6 +106,7 @@ def make_plan(
             directory=dataman.basepath,
             directory_id=dataman.directory.id or "",
             stop_seen=stop_mark(dataman.directory.stop),
+            timeout=timeout,
             parent=this_process(),
             capture=bool(capture),
         ),
@@ -96,6 +116,9 @@ def make_plan(
         workers=workers,
         resume=resume,
         retries=retries,
+        backoff=_checked_backoff(backoff),
+        crash_limit=crash_limit,
+        max_failures=1 if on_error == "stop" else max_failures,
         on_error=on_error,
         progress=progress,
         flag=stop or StopFlag(),
@@ -123,9 +146,22 @@ def _checked_function(fn: Any, initargs: Any, initkwds: Any) -> tuple[tuple[Any,
         raise UsageTypeError(f"initargs must be a tuple and initkwds a dict ({error}).") from error
 
 
-def _pickled(fn: Any, bound: tuple[Any, Any]) -> bytes:
+def _checked_errors(retry_on: Any) -> tuple[type[BaseException], ...]:
+    errors = retry_on if isinstance(retry_on, tuple) else (retry_on,)
+    if not all(isinstance(error, type) and issubclass(error, BaseException) for error in errors):
+        raise UsageTypeError(f"retry_on must be an exception class or a tuple of such, not {retry_on!r}.")
+    return errors
+
+
+def _checked_backoff(backoff: Any) -> float:
+    if isinstance(backoff, bool) or not isinstance(backoff, int | float) or not 0 <= backoff < math.inf:
+        raise UsageError(f"backoff must be a number of seconds, not {backoff!r}.")
+    return float(backoff)
+
+
+def _pickled(function: tuple[Any, ...]) -> bytes:
     try:
-        return dumps_function(fn, *bound)
+        return dumps_function(*function)
     except Exception as error:
         raise UsageTypeError(
             f"fn cannot be sent to workers ({type(error).__name__}: {error}). Define it at the top of a "

@@ -24,6 +24,11 @@ def run_tasks(
     workers: int | None = None,
     resume: bool = False,
     retries: int = 0,
+    retry_on: type[BaseException] | tuple[type[BaseException], ...] = Exception,
+    backoff: float = 0.1,
+    crash_limit: int = 2,
+    timeout: float | str | None = None,
+    max_failures: int | None = None,
     on_error: Literal["raise", "record", "stop"] = "raise",
     total: int | None = None,
     progress: Any = None,
@@ -52,7 +57,17 @@ def run_tasks(
         workers: tasks that run at the same time; by default as many as this process may use cores.
         resume: skip the tasks, replicates included, whose results are stored here. By default tasks
             are added, whatever was run before.
-        retries: times that a failed task is tried again.
+        retries: times that a failed task is tried again; every attempt is in the ledger.
+        retry_on: the exceptions, a class or a tuple of classes, after which it is; TimeoutError stands for
+            ``timeout``.
+        backoff: seconds before the first retry of a task; they double with each further one, up to a minute.
+        crash_limit: tries for a task whose worker dies while it runs (killed, out of memory, a crash in C):
+            the worker is replaced, and the task that kills so many ends as ``crashed``.
+        timeout: how long a task may take: seconds, or a text like ``"5x median"`` (at least a second, once
+            ten tasks have ended). A task past it ends as ``timeout``: worker processes are ended and
+            replaced, which costs other tasks nothing on ``loky`` and ``process``. Threads and ``serial``
+            cannot be ended: there ``report.should_stop`` becomes true, and the result is refused.
+        max_failures: begin no more tasks once so many have failed; then as ``on_error`` says.
         on_error: ``"raise"`` runs all other tasks and then raises TasksFailedError, ``"stop"`` begins no
             task after the first failure and then raises, ``"record"`` only records failures.
         total: the number of tasks, for the bar, where ``len(args)`` does not tell.
@@ -92,6 +107,11 @@ def run_tasks(
         workers=workers,
         resume=resume,
         retries=retries,
+        retry_on=retry_on,
+        backoff=backoff,
+        crash_limit=crash_limit,
+        timeout=timeout,
+        max_failures=max_failures,
         on_error=on_error,
         total=total,
         progress=progress,

@@ -16,6 +16,7 @@ from ..stop import Listener
 from ..store import Header
 from ..task import Chunk, Outcome, Receipt
 from ..worker import commit, interrupt_running, join, leave
+from .deadline import Deadline
 from .items import Items
 from .plan import Plan
 from .rescue import Rescue
@@ -45,23 +46,28 @@ class Sweep:
             window=1 if plan.engine.name == "serial" else 2 * plan.workers,
             total=plan.total,
             retries=plan.retries,
-            stop_on_failure=plan.on_error == "stop",
+            backoff=plan.backoff,
+            crash_limit=plan.crash_limit,
+            max_failures=plan.max_failures,
         )
         self.pool = Pool(plan.engine, plan.workers)
         self.rescue = Rescue(self)
+        self.deadline = Deadline(self, plan.job.timeout)
         self.stop = Listener(
             plan.flag, self.directory, self.name, plan.job.stop_seen, end_now=interrupt_running
         )
         self.progress = Progress(plan.progress, name=plan.name, total=plan.total, workers=self.workers)
         self.sessions: set[str] = set()
         """The sessions that hold results of this sweep."""
+        self._looked = time.monotonic()
 
     def run(self) -> Summary:
         begun = time.monotonic()
-        join(self.name, *self.plan.function)
+        join(self.name, self.plan.function)
         self.pages.mkdir(mode=0o700, parents=True)
         with self.stop, self.progress:
             try:
+                self.deadline.begin()
                 self._loop()
             finally:
                 self._close()
@@ -81,8 +87,8 @@ class Sweep:
                 return
             self._submit()
             self._book_refused()
-            if self.scheduler.running:
-                self._collect()
+            self._collect()
+            self._look_around()
 
     def _stop(self) -> None:
         if not self.scheduler.stopped:
@@ -95,7 +101,7 @@ class Sweep:
         while not self.stop.is_set():
             try:
                 with self.stop.waiting_for_user():
-                    chunk = self.scheduler.next_chunk()
+                    chunk = self.scheduler.next_chunk(time.monotonic())
             except KeyboardInterrupt:
                 return  # the flag is set
             if chunk is None:
@@ -112,13 +118,21 @@ class Sweep:
             self.scheduler.submitted(ticket, chunk)
 
     def _collect(self) -> None:
+        if self.scheduler.finished:
+            return
         event = self.pool.next_event(TICK)
         if event is None:
-            self.rescue.look_for_silent_death()
-        elif event.receipt is not None:
+            return
+        if event.receipt is not None:
             self.take(event.ticket, event.receipt)
         elif event.error is not None:
             self.rescue.engine_failed(event.ticket, event.error)
+
+    def _look_around(self) -> None:
+        if time.monotonic() - self._looked >= TICK:
+            self._looked = time.monotonic()
+            self.deadline.look()
+            self.rescue.look_around()
 
     def take(self, ticket: int, data: bytes) -> None:
         """Take a receipt: what it tells of is on disk, so it counts."""
@@ -127,9 +141,10 @@ class Sweep:
             self.commit(receipt.outcomes)
         if receipt.session is not None:
             self.sessions.add(receipt.session)
-        self.count(self.scheduler.ended(ticket, receipt))
+        self.count(self.scheduler.ended(ticket, receipt, time.monotonic()))
         if receipt.ended:
             self.rescue.forget_breakdowns()
+            self.deadline.limit.note(receipt.seconds / receipt.ended)
 
     def commit(self, outcomes: tuple[Outcome, ...] | list[Outcome]) -> None:
         """Commit outcomes through the session of this process."""
@@ -147,9 +162,7 @@ class Sweep:
         refused = self.items.refused()
         if refused:
             self.commit(refused)
-            if self.plan.on_error == "stop":
-                self.scheduler.stop()
-        self.count(Ended(0, len(refused)))
+        self.count(Ended(0, self.scheduler.failed(len(refused))))
 
     # -- the end
 
@@ -185,8 +198,8 @@ class Sweep:
         done, skipped, failed = self.progress.done, self.progress.skipped, self.progress.failed
         left = None if self.plan.total is None else max(0, self.plan.total - done - skipped - failed)
         stopped = self.stop.flag.reason
-        if stopped is None and failed and self.plan.on_error == "stop":
-            stopped = "a failed task"
+        if stopped is None and self.scheduler.gave_up:
+            stopped = "a failed task" if failed == 1 else f"{failed} failed tasks"
         if left == 0:  # the stop came too late to matter
             stopped = None
         return Summary(done, skipped, failed, left, stopped, seconds, self.name)

@@ -133,19 +133,25 @@ class Reader:
         heads, after_ = self._heads(after)
         return [(head[0], head[4], head[5], head[7]) for head in heads], after_
 
-    def numbers(self, sweep: str, after: int) -> tuple[list[tuple[Any, ...]], int | None]:
-        """Return a step of (row, number, attempt, status, seconds) of one sweep."""
-        heads, after_ = self._heads(after)
-        mine = (head for head in heads if self._sweep(head[2])[0] == sweep)
-        return [(head[0], head[3], head[6], head[7], head[12]) for head in mine], after_
+    def numbers(
+        self, sweep: str, first: int, last: int, after: int
+    ) -> tuple[list[tuple[Any, ...]], int | None]:
+        """Return a step of (row, number, attempt, status) of the tasks of a sweep from first to last."""
+        query = f"SELECT {_HEAD} FROM Attempt WHERE id > ? AND number BETWEEN ? AND ? ORDER BY id"
+        rows, after_ = self._step(query, after, first, last)
+        mine = (row for row in self._whole(rows) if self._sweep(row[2])[0] == sweep)
+        return [(row[0], row[3], row[6], row[7]) for row in mine], after_
 
     def _heads(self, after: int, more: str = "") -> tuple[list[tuple[Any, ...]], int | None]:
         query = f"SELECT {_HEAD}{more} FROM Attempt WHERE id > ? ORDER BY id"
         rows, after_ = self._counted("attempts", query, after)
+        return self._whole(rows), after_
+
+    def _whole(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         for row in rows:
             if not _is(row[1], head_checksum, row[2:14]):
                 raise self._damaged_row(row[0])
-        return rows, after_
+        return rows
 
     def _attempt(self, row: tuple[Any, ...]) -> Attempt:
         (

@@ -7,7 +7,8 @@ sends what it has, and the process that called ``run_tasks`` commits it.
 
 from .crew import commit, join, leave, run_chunk
 from .interrupt import TaskInterrupted, interrupt_running
-from .leash import prepare_process, signals_held
+from .leash import kill, prepare_process, signals_held
+from .outfile import output_of
 from .seat import takes_report
 
 __all__ = [
@@ -15,7 +16,9 @@ __all__ = [
     "commit",
     "interrupt_running",
     "join",
+    "kill",
     "leave",
+    "output_of",
     "prepare_process",
     "run_chunk",
     "signals_held",

@@ -36,12 +36,14 @@ class Batch:
     def run(self, seat: Seat, tasks: list[Task]) -> Receipt:
         begun = time.perf_counter()
         failed: list[int] = []
+        final: list[int] = []
         ended = 0
         crew = self.crew
         crew.pending[id(self)] = self
         for offset, task in enumerate(tasks):
             now = time.perf_counter()
-            if crew.stopped() or (offset and (now - begun > CHUNK_LIMIT or len(failed) == MAX_FAILED)):
+            full = now - begun > CHUNK_LIMIT or len(failed) + len(final) == MAX_FAILED
+            if crew.stopped() or (offset and full):
                 break
             if self._outcomes and now - self._since > COMMIT_AFTER:
                 self.flush()
@@ -52,10 +54,10 @@ class Batch:
                 self._outcomes.append(outcome)
             ended += 1
             if outcome.status != "ok":
-                failed.append(offset)
+                (failed if seat.may_try_again else final).append(offset)
         self.flush()
         seconds = time.perf_counter() - begun
-        return Receipt(ended, tuple(failed), seconds, self._session, tuple(self._unsent))
+        return Receipt(ended, tuple(failed), tuple(final), seconds, self._session, tuple(self._unsent))
 
     def flush(self) -> None:
         """Commit what has finished."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 from ..directory import Directory, new_session_name, stop_mark
 from ..errors import FutureFarmError, SessionClosedError, SessionError
+from ..limit import Limit
 from ..session import LOG_LIMIT, Session
 from ..status import Page
 from ..task import Chunk, Job, Outcome, Receipt, Task
@@ -25,6 +27,13 @@ from .streams import Streams
 from .surroundings import ProcessSurroundings, Surroundings
 
 __all__ = ["Crew", "commit", "join", "leave", "run_chunk"]
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 STOP_LOOK = 0.03
 """Seconds between two looks at the stop files."""
@@ -50,12 +59,12 @@ def _crew(data: bytes) -> Crew:
         return crew
 
 
-_here: dict[str, tuple[Any, Any, Any]] = {}
+_here: dict[str, tuple[Any, ...]] = {}
 
 
-def join(sweep: str, function: Any, initargs: tuple[Any, ...], initkwds: dict[str, Any]) -> None:
-    """Tell the function of a sweep to the workers of this process, which need no copy of it."""
-    _here[sweep] = function, initargs, initkwds
+def join(sweep: str, function: tuple[Any, ...]) -> None:
+    """Tell the function of a sweep, and what goes with it, to the workers of this process: no copy of it."""
+    _here[sweep] = function
 
 
 def leave(sweep: str) -> None:
@@ -112,6 +121,7 @@ class Crew:
         self.idle_since = time.monotonic()
         self.pending: dict[int, Batch] = {}
         self._loaded = False
+        self.limit = Limit(job.timeout)
         if self.leashed:
             prepare_process(job.parent)
         self._keeper = Keeper(self)
@@ -121,14 +131,17 @@ class Crew:
         self._loaded = True
         self.function: Any = None
         self.load_error: BaseException | None = None
+        self.retry_on: tuple[type[BaseException], ...] = (Exception,)
         try:
             # In the calling process itself the very same objects: threads share memory, and users rely on it.
             here = _here.get(self.job.sweep)
-            self.function, self.initargs, self.initkwds = here or pickle.loads(self.job.function)
+            loaded = here or pickle.loads(self.job.function)
+            self.function, self.initargs, self.initkwds, self.retry_on = loaded
             self.is_class = isinstance(self.function, type)
             self.wants_report = takes_report(self.function)
         except BaseException as error:  # the function's module may do anything on import
             self.load_error = error
+            self.load_traceback = error.__traceback__
 
     # -- running
 
@@ -160,7 +173,16 @@ class Crew:
             surroundings = ProcessSurroundings() if self.leashed else Surroundings()
             seat = self._seats.seat = Seat(self, page, self.capture, surroundings)
             self._seated.append(seat)
+            self.note_memory()
         return seat
+
+    def note_memory(self) -> None:
+        """Note in the pages how much memory the process has used, for the case that this kills it."""
+        if self.leashed and resource is not None:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
+            for seat in self._seated:
+                if seat.page is not None:
+                    seat.page.memory(peak)
 
     def _make_capture(self, page: Page | None) -> Capture:
         if not self.job.capture:

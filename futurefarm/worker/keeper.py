@@ -41,6 +41,7 @@ class Keeper:
         while not self._stop.wait(LOOK):
             for batch in list(crew.pending.values()):
                 batch.flush_if_older(FLUSH_AFTER)
+            crew.note_memory()
             if crew.busy and crew.capture is not None:
                 crew.capture.tidy()
             idle = crew.has_session and not crew.busy

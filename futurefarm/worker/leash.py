@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 
 from ..status import process_start, this_process
 
-__all__ = ["hold", "is_child_of", "prepare_process", "signals_held"]
+__all__ = ["hold", "is_child_of", "kill", "prepare_process", "signals_held"]
 
 LOOK = 0.25
 """Seconds between two looks at the parent, where the kernel does not tell of its death by itself."""
@@ -83,3 +83,9 @@ def _watch(pid: int, started: int) -> None:
     while process_start(pid) == started:
         time.sleep(LOOK)
     os._exit(1)  # a commit that is cut off here leaves the session as it was before it
+
+
+def kill(pid: int) -> None:
+    """End a process of this host at once; one that is gone already is no error."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows ends a process by SIGTERM, too

@@ -121,14 +121,14 @@ class OutputFile(Capture):
 
 
 def output_of(pages: Path, number: int) -> str | None:
-    """Return the tail of what a worker's running task has printed; for one that died.
+    """Return the tail of what a worker's running task has printed, or of all before its first; of a dead one.
 
     Args:
         pages: the folder of the status pages.
         number: of the worker.
     """
     for worker in read(pages):
-        if worker.number == number and worker.task is not None:
+        if worker.number == number and (worker.task is not None or not worker.began):
             with suppress(OSError):
                 fd = os.open(path_of_output(pages / str(number)), os.O_RDONLY | os.O_NOFOLLOW)
                 try:

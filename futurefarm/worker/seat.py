@@ -33,15 +33,18 @@ class Seat:
         self._surroundings = surroundings
         self._callable: Callable[..., Any] | None = None
         self._host, self._pid, _ = this_process()
+        self._begun = 0.0
         self._report = Reporter(
-            page.done if page else _ignore, page.say if page else _ignore, lambda: crew.stopped()
+            page.done if page else _ignore, page.say if page else _ignore, self._should_stop
         )
+        self.may_try_again = False
+        """Whether the last task failed by an error for which `retry_on` asks to try again."""
 
     def run(self, task: Task) -> Outcome:
         """Run one task; whatever it does to raise, an outcome comes back."""
         started = time.time()
         printed = self.capture.begin()
-        begun = time.perf_counter()
+        begun = self._begun = time.perf_counter()
         value = error = text = None
         status: Status = "ok"
         try:
@@ -55,14 +58,18 @@ class Seat:
                 result = function(*args, **kwargs)
             seconds = time.perf_counter() - begun
             self._only_here()
+            self._check_time(seconds)
             value = dumps_result(result)
             self._surroundings.put_back()
         except BaseException as raised:
             self._only_here()
             self._surroundings.put_back()
             seconds = time.perf_counter() - begun
-            status = "stopped" if isinstance(raised, TaskInterrupted) else "error"
+            status = _status(raised)
+            self.may_try_again = isinstance(raised, self.crew.retry_on)
             error, text = described(raised)
+        else:
+            self.crew.limit.note(seconds)
         output = self.capture.end(printed)
         if self.page is not None:
             self.page.end()
@@ -73,6 +80,16 @@ class Seat:
             self.page.remove()
         self._surroundings.close()
 
+    def _should_stop(self) -> bool:
+        limit = self.crew.limit.seconds
+        return self.crew.stopped() or (limit is not None and time.perf_counter() - self._begun > limit)
+
+    def _check_time(self, seconds: float) -> None:
+        """Refuse what comes too late: a task that was told so may have returned only what it had."""
+        limit = self.crew.limit.seconds
+        if limit is not None and seconds > limit:
+            raise _TooLateError(f"it took {seconds:.3g} s, and timeout is {limit:.3g} s")
+
     def _only_here(self) -> None:
         """End a child that the task forked and that came back to us: it must not answer for its parent."""
         if os.getpid() != self._pid:
@@ -81,7 +98,7 @@ class Seat:
     def _ready(self) -> Callable[..., Any]:
         crew = self.crew
         if crew.load_error is not None:
-            raise crew.load_error
+            raise crew.load_error.with_traceback(crew.load_traceback)
         if not crew.is_class:
             return crew.function  # type: ignore[no-any-return]
         if self._callable is None:
@@ -93,6 +110,19 @@ class Seat:
 
     def _taskname(self) -> str:
         return str(getattr(self._callable, "taskname", ""))
+
+
+class _TooLateError(TimeoutError):
+    """A task took longer than it may."""
+
+    __module__ = "builtins"
+    __qualname__ = "TimeoutError"
+
+
+def _status(error: BaseException) -> Status:
+    if isinstance(error, TaskInterrupted):
+        return "stopped"
+    return "timeout" if type(error) is _TooLateError else "error"
 
 
 def takes_report(function: Any) -> bool:
