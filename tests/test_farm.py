@@ -63,6 +63,8 @@ def sweep_in_thread(
         ({"backoff": -1}, UsageError, "backoff"),
         ({"backoff": float("inf")}, UsageError, "backoff"),
         ({"crash_limit": 0}, UsageError, "crash_limit"),
+        ({"crash_limit": None}, UsageError, "crash_limit"),
+        ({"retries": None}, UsageError, "retries"),
         ({"max_failures": 0}, UsageError, "max_failures"),
         ({"on_error": "ignore"}, UsageError, "'raise', 'record' or 'stop'"),
         ({"stop": True}, UsageTypeError, "StopFlag"),

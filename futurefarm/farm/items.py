@@ -64,7 +64,7 @@ class Items:
     def _remember(self) -> None:
         """Read what the directory holds: what is finished, or which replicates there are."""
         for identity, replicate, status in self._plan.dataman.history():
-            if self._plan.resume:
+            if self._plan.options.resume:
                 if status == "ok":
                     self._finished.add((identity, replicate))
             else:

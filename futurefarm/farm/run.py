@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from ..dataman import DataManager
 from ..stop import StopFlag
+from .options import Options
 from .plan import make_plan
 from .summary import Summary
 from .sweep import Sweep
@@ -99,11 +100,7 @@ def run_tasks(
         >>> sorted(dataman.values())
         [8, 1024]
     """
-    plan = make_plan(
-        dataman,
-        fn,
-        args,
-        executor,
+    options = Options(
         workers=workers,
         resume=resume,
         retries=retries,
@@ -117,6 +114,5 @@ def run_tasks(
         progress=progress,
         capture=capture,
         stop=stop,
-        bound=(initargs, initkwds),
     )
-    return Sweep(plan).run()
+    return Sweep(make_plan(dataman, fn, args, executor, (initargs, initkwds), options)).run()

@@ -45,10 +45,10 @@ class Sweep:
             iter(self.items),
             window=1 if plan.engine.name == "serial" else 2 * plan.workers,
             total=plan.total,
-            retries=plan.retries,
-            backoff=plan.backoff,
-            crash_limit=plan.crash_limit,
-            max_failures=plan.max_failures,
+            retries=plan.options.retries,
+            backoff=plan.options.backoff,
+            crash_limit=plan.options.crash_limit,
+            max_failures=plan.options.failures,
         )
         self.pool = Pool(plan.engine, plan.workers)
         self.rescue = Rescue(self)
@@ -56,7 +56,9 @@ class Sweep:
         self.stop = Listener(
             plan.flag, self.directory, self.name, plan.job.stop_seen, end_now=interrupt_running
         )
-        self.progress = Progress(plan.progress, name=plan.name, total=plan.total, workers=self.workers)
+        self.progress = Progress(
+            plan.options.progress, name=plan.name, total=plan.total, workers=self.workers
+        )
         self.sessions: set[str] = set()
         """The sessions that hold results of this sweep."""
         self._looked = time.monotonic()
@@ -209,6 +211,6 @@ class Sweep:
             raise KeyboardInterrupt(str(summary))
         if self.items.error is not None:
             raise self.items.error
-        if summary.failed and self.plan.on_error != "record":
+        if summary.failed and self.plan.options.on_error != "record":
             raise failure_of(self.plan.dataman, summary)
         return summary
