@@ -18,23 +18,29 @@ wrong moment must be noticed, never be silently short, hence two marks in the he
 
 from .checksum import checksum
 from .copy import adopt, copy, overlaps
+from .examine import Finding, examine
 from .format import FORMAT, Header, create, log_size, sync, verified, verified_key
 from .reader import Attempt, Reader, open_reader
+from .recover import Recovered, recover
 from .store import Store
 
 __all__ = [
     "FORMAT",
     "Attempt",
+    "Finding",
     "Header",
     "Reader",
+    "Recovered",
     "Store",
     "adopt",
     "checksum",
     "copy",
     "create",
+    "examine",
     "log_size",
     "open_reader",
     "overlaps",
+    "recover",
     "sync",
     "verified",
     "verified_key",

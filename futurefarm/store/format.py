@@ -47,6 +47,9 @@ RECOUNT = f"UPDATE Meta SET value = (SELECT COUNT(*) FROM Dict) WHERE name IN {_
 COUNT_UNKNOWN = f"{RECOUNT} AND value IS NULL"
 COUNT_ATTEMPTS = "UPDATE Meta SET value = value + ? WHERE name = 'attempts'"
 
+NOTES = frozenset({"count", "again", "attempts", "generation", "log", "foreign"})
+"""The names in Meta."""
+
 GET = "SELECT value, crc FROM Dict WHERE key = ?"
 HAS = "SELECT 1 FROM Dict WHERE key = ?"
 

@@ -31,11 +31,11 @@ class Grip:
             _held[file][1] += 1
         self._file: tuple[int, int] | None = file
 
-    def read(self, size: int) -> bytes:
-        """Return the first bytes of the file."""
+    def read(self, size: int, offset: int = 0) -> bytes:
+        """Return bytes of the file, by default the first."""
         with _lock:
             fd, _ = _held[self._file]  # type: ignore[index]
-            os.lseek(fd, 0, os.SEEK_SET)
+            os.lseek(fd, offset, os.SEEK_SET)
             return os.read(fd, size)
 
     def release(self) -> None:

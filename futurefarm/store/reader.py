@@ -206,6 +206,12 @@ class Reader:
             self._sweeps[number] = row[:2]
         return self._sweeps[number]
 
+    def integrity(self) -> list[str]:
+        """Return what SQLite itself finds wrong, at most ten lines."""
+        with named_errors(self.path):
+            lines = [str(line) for (line,) in self._connection.execute("PRAGMA integrity_check(10)")]
+        return [] if lines == ["ok"] else lines
+
     def backup(self, target: sqlite3.Connection) -> None:
         """Copy the whole session, in one consistent state."""
         deadline = time.monotonic() + BUSY

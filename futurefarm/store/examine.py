@@ -1,0 +1,97 @@
+"""Looking for everything that may be wrong with a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import DamagedSessionError, IncompleteCopyError, SessionError
+from .format import verified
+from .reader import Reader, open_reader
+from .salvage import salvage
+
+__all__ = ["Finding", "examine"]
+
+Judge = Callable[[bytes], str | None]
+
+
+class Finding(NamedTuple):
+    """Something wrong: what it is, and the key of the value that it is about, or None.
+
+    ``damage`` is whether the bytes are not what was written, so that a fresh session of the rest would help.
+    """
+
+    what: str
+    key: str | None = None
+    damage: bool = True
+
+
+def examine(path: Path, judge: Judge | None = None, *, home: int | None = None) -> Iterator[Finding]:
+    """Iterate over all that is wrong with a session; ``judge`` tells what is wrong with a whole value."""
+    told: set[str | None] = set()
+    damaged = False
+    for finding in _look(path, judge, home):
+        damaged = damaged or finding.damage
+        told.add(finding.key)
+        yield finding
+    if damaged:
+        yield from (finding for finding in _beyond(path) if finding.key not in told - {None})
+
+
+def _look(path: Path, judge: Judge | None, home: int | None) -> Iterator[Finding]:
+    try:
+        with open_reader(path, home=home) as reader:
+            if reader is not None:
+                yield from (Finding(f"SQLite finds: {line}") for line in reader.integrity())
+                yield from _values(reader, judge)
+                yield from _ledger(reader)
+    except (DamagedSessionError, IncompleteCopyError) as error:
+        yield Finding(error.message)
+    except SessionError as error:
+        yield Finding(error.message, damage=False)
+
+
+def _values(reader: Reader, judge: Judge | None) -> Iterator[Finding]:
+    after: int | None = 0
+    while after is not None:
+        rows, after = reader.items(after)
+        for _, key, value, crc in rows:
+            try:
+                data = verified(reader.path, key, value, crc)
+            except DamagedSessionError as error:
+                yield Finding("its value is not what was written", error.key or repr(key))
+                continue
+            wrong = judge(data) if judge else None
+            if wrong:
+                yield Finding(wrong, key.decode(), damage=False)
+    reader.check_number()
+
+
+def _ledger(reader: Reader) -> Iterator[Finding]:
+    after: int | None = 0
+    while after is not None:
+        rows, after = reader.attempts(after)
+        for row in rows:
+            if row.status == "ok" and row.key is not None and row.key not in reader:
+                text = f"task {row.number} of the sweep {row.sweep} ended well, and its result is not there"
+                yield Finding(text, row.key.decode(), damage=False)
+    reader.check_number()
+
+
+def _beyond(path: Path) -> Iterator[Finding]:
+    """Iterate over what is lost, as far as its remains tell."""
+    items: set[bytes] = set()
+    attempts: set[int] = set()
+    spoilt: set[bytes] = set()
+    rows: set[int] = set()
+    for found in salvage(path):
+        if found.table == "Dict":
+            (spoilt if found.whole is False else items).add(found.columns[0])
+        elif found.table == "Attempt":
+            (attempts if found.whole else rows).add(found.row)
+    for key in sorted(spoilt - items):
+        yield Finding("its value is not what was written", key.decode("utf-8", "replace"))
+    for row in sorted(rows - attempts):
+        yield Finding(f"row {row} of its ledger is not what was written")
+    yield Finding(f"{len(items)} items and {len(attempts)} attempts of it can be recovered")

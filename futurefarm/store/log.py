@@ -1,0 +1,121 @@
+"""The log of a session, read without SQLite.
+
+SQLite takes a log to end at the first frame whose checksum does not fit, because that is what a crash in the
+middle of a commit looks like. One flipped bit therefore hides all commits behind it, without an error. Here
+each frame is checked against the checksum that the one before it has stored, so that the frames behind a
+damaged one are known to be there, and known to be good.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+__all__ = ["PAGE", "Frame", "frames", "lost_commits"]
+
+PAGE = 4096
+"""Bytes in a page of a session file."""
+
+_HEAD = 32
+_FRAME = 24 + PAGE
+_STEP = 512
+
+
+class Frame(NamedTuple):
+    """A page in the log: its number, whether it ends a commit, whether its checksum fits, where it begins."""
+
+    page: int
+    commits: bool
+    good: bool
+    offset: int
+
+
+def frames(path: Path) -> Iterator[Frame]:
+    """Read the frames of the log beside a session file; none where there is no log."""
+    try:
+        file = open(f"{path}-wal", "rb")  # noqa: SIM115 - closed below; a missing log is no error
+    except FileNotFoundError:
+        return
+    with file:
+        head = file.read(_HEAD)
+        first = file.read(_STEP * _FRAME)
+        salt = _salt(head, first)
+        before = struct.unpack(">2I", head[24:32].ljust(8, b"\0"))
+        order = _order(head, first, before)
+        offset = _HEAD
+        data = first
+        while len(data) >= _FRAME:
+            number = len(data) // _FRAME
+            for i, good in enumerate(_fits(data[: number * _FRAME], before, order)):
+                page, size, *stored = struct.unpack_from(">6I", data, i * _FRAME)
+                if (stored[0], stored[1]) != salt:
+                    good = False  # of an older log, or damaged: it does not count as a commit
+                    size = 0
+                yield Frame(page, bool(size), good, offset + i * _FRAME + 24)
+                before = stored[2], stored[3]
+            offset += number * _FRAME
+            data = data[number * _FRAME :] + file.read(_STEP * _FRAME)
+
+
+def _order(head: bytes, data: bytes, before: tuple[int, ...]) -> str:
+    """Return the order of bytes in the log: the header's, unless no frame fits then."""
+    orders = "><" if head[3:4] == b"\x83" else "<>"
+    whole = data[: len(data) // _FRAME * _FRAME]
+    return orders[not any(_fits(whole, before, orders[0])) and any(_fits(whole, before, orders[1]))]
+
+
+def _salt(head: bytes, data: bytes) -> tuple[int, ...]:
+    """Return the salt of the log: the header's, unless that is damaged and the frames agree on another."""
+    found = Counter(data[at + 8 : at + 16] for at in range(0, len(data) - _FRAME + 1, _FRAME))
+    found[head[16:24].ljust(8, b"\0")] += 1
+    return struct.unpack(">2I", found.most_common(1)[0][0])
+
+
+def _fits(data: bytes, before: tuple[int, ...], order: str) -> list[bool]:
+    """Return for each frame whether its checksum continues the one that the frame before has stored."""
+    import numpy as np
+
+    raw = np.frombuffer(data, np.uint8).reshape(-1, _FRAME)
+    words = np.concatenate([raw[:, :8], raw[:, 24:]], axis=1).view(f"{order}u4").astype(np.uint32)
+    stored = np.ascontiguousarray(raw[:, 16:24]).view(">u4").astype(np.uint32)
+    earlier = np.concatenate([np.array([before], np.uint32), stored[:-1]])
+    weights, carry = _weights(words.shape[1])
+    return list((words @ weights + earlier @ carry == stored).all(axis=1))
+
+
+@cache
+def _weights(number: int) -> tuple[Any, Any]:
+    """Return what each word, and the checksum before, count for in a checksum of so many words.
+
+    SQLite adds them one by one: ``a += word + b; b += next_word + a``. That is linear, so one product of
+    matrices does it for many frames.
+    """
+    import numpy as np
+
+    step = np.array([[1, 1], [1, 2]], np.uint32)  # (a, b) after two words of zero
+    enter = np.array([[1, 1], [0, 1]], np.uint32)  # what a word, and the one after it, add to (a, b)
+    weights = np.zeros((number, 2), np.uint32)
+    carry = np.identity(2, np.uint32)
+    for at in range(number - 2, -1, -2):
+        weights[at : at + 2] = enter @ carry
+        carry = step @ carry
+    return weights, carry
+
+
+def lost_commits(path: Path) -> tuple[int, bool]:
+    """Return how many commits in the log SQLite does not see, and whether one of them was acknowledged.
+
+    A damaged commit at the very end may have been torn by a power cut before it was acknowledged. Behind any
+    other one another commit begins, so it was on disk.
+    """
+    lost = 0
+    broken = acknowledged = False
+    for frame in frames(path):
+        acknowledged = acknowledged or lost > 0
+        broken = broken or not frame.good
+        lost += broken and frame.commits
+    return lost, acknowledged
