@@ -189,7 +189,11 @@ def _dumps_by_value(value: Any) -> bytes:
 
 
 def _unstorable(value: Any, error: Exception) -> UnstorableError:
-    hint = "list(...)" if isinstance(value, types.GeneratorType) else "numbers, arrays, lists or dicts"
+    hint = "numbers, arrays, lists or dicts"
+    if isinstance(value, types.GeneratorType):
+        hint = "list(...)"
+    elif isinstance(value, types.CoroutineType):
+        hint = "asyncio.run(...)"
     return UnstorableError(
         f"a result of type {type(value).__module__}.{type(value).__qualname__} cannot be stored "
         f"({type(error).__name__}: {error}). Return plain values: {hint}."

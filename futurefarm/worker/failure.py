@@ -20,7 +20,7 @@ def described(error: BaseException) -> tuple[str, str]:
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
         trace = trace.tb_next  # our own frames tell the user nothing
     try:
-        text = f"{name}: {error}"
+        text = f"{name}: {error}".removesuffix(": ")
     except BaseException as second:  # its own __str__ raises
         text = f"{name} (its text cannot be shown: {type(second).__name__})"
     try:

@@ -50,16 +50,7 @@ class Seat:
         try:
             if self.page is not None:
                 self.page.begin(task.number, self._taskname(), started, printed)
-            args, kwargs = call_of(pickle.loads(task.item))
-            function = self._ready()
-            if self.crew.wants_report:
-                kwargs["report"] = self._report
-            with interruptible():
-                result = function(*args, **kwargs)
-            seconds = time.perf_counter() - begun
-            self._only_here()
-            self._check_time(seconds)
-            value = dumps_result(result)
+            value, seconds = self._call(task, begun)
             self._surroundings.put_back()
         except BaseException as raised:
             self._only_here()
@@ -74,6 +65,19 @@ class Seat:
         if self.page is not None:
             self.page.end()
         return Outcome(task, status, value, error, text, self._host, self._pid, started, seconds, output)
+
+    def _call(self, task: Task, begun: float) -> tuple[bytes, float]:
+        """Return the pickled result and how long the function took; the result itself is gone then."""
+        args, kwargs = call_of(pickle.loads(task.item))
+        function = self._ready()
+        if self.crew.wants_report:
+            kwargs["report"] = self._report
+        with interruptible():
+            result = function(*args, **kwargs)
+        seconds = time.perf_counter() - begun
+        self._only_here()
+        self._check_time(seconds)
+        return dumps_result(result), seconds
 
     def close(self) -> None:
         if self.page is not None:
