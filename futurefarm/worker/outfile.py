@@ -78,9 +78,20 @@ class OutputFile(Capture):
             os.dup2(self._null, 0)
             os.dup2(self._file, 1)
             os.dup2(self._file, 2)
-        except OSError:  # the task closed all descriptors
-            self._file, self._null = self._opened(), os.open(os.devnull, os.O_RDWR)
+        except OSError:
+            self._resign()
         sys.stdin, sys.stdout, sys.stderr = self._ours
+
+    def _resign(self) -> None:
+        """End this process: a task has closed its descriptors, those of the session among them.
+
+        To go on would mean to write to whatever has been opened since under the same numbers.
+        """
+        with suppress(OSError):
+            if self._path is not None:
+                with self._path.open("ab") as file:
+                    file.write(b"[the task closed the descriptors of its worker, which ends for that]\n")
+        os._exit(1)
 
     def begin(self) -> int:
         return self._end
