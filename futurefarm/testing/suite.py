@@ -88,12 +88,28 @@ class ExecutorSuite:
             self.run(dataman, tasks.misbehave, mixed)
         failures = {failure.args: failure for failure in dataman.failures()}
 
-        assert good == sorted(dataman.values())
+        assert sorted(good) == sorted(dataman.values())
         assert (len(good), len(good)) == (caught.value.summary.failed, caught.value.summary.done)
         assert set(tasks.BAD_KINDS) == set(failures)
         for kind, text in tasks.BAD_KINDS.items():
             assert text in str(failures[kind].error)
             assert ("error", True) == (failures[kind].status, bool(failures[kind].traceback))
+
+    def test_any_value_is_stored_as_it_is(self, dataman: DataManager) -> None:
+        """A returned exception is no failure, and nothing, not-a-number and half a surrogate are values."""
+        values = tasks.odd_values()
+        summary = self.run(dataman, tasks.odd, range(len(values)))
+        found = {record.args: dataman[str(record.key)] for record in dataman.records()}
+
+        assert (len(values), 0) == (summary.done, summary.failed)
+        for number, value in enumerate(values):
+            assert (type(value), repr(value)) == (type(found[number]), repr(found[number]))
+
+    def test_what_a_task_prints_is_on_record(self, dataman: DataManager) -> None:
+        """The record of an attempt has what the task printed, and nothing of another one's."""
+        self.run(dataman, tasks.prints, ["one", "two", ""])
+
+        assert {"one": "one\n", "two": "two\n", "": None} == {r.args: r.output for r in dataman.records()}
 
     def test_failures_can_be_only_recorded(self, dataman: DataManager) -> None:
         """With ``on_error="record"`` the summary counts them and nothing is raised."""
