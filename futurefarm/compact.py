@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from .directory import Directory, new_session_name
-from .errors import DamagedSessionError
+from .errors import DamagedSessionError, SessionError
 from .session import idle
-from .store import Header, Store, adopt, create, overlaps, sync
+from .store import Header, Store, adopt, create, open_reader, overlaps, sync
+from .trust import Trust
 
 __all__ = ["compact"]
 
@@ -34,7 +35,7 @@ def compact(directory: Directory) -> dict[str, int]:
             return {}
         draft = directory.draft()
         try:
-            joined = _join(sources, draft)
+            joined = _join(*_of_one_kind(directory, sources), draft)
             if len(joined) > 1 and _is_sealed(draft):
                 name = new_session_name()
                 directory.replace([path.name for path in sources if path.name in joined], name)
@@ -46,7 +47,19 @@ def compact(directory: Directory) -> dict[str, int]:
     return {}
 
 
-def _join(sources: list[Path], draft: Path) -> dict[str, int]:
+def _of_one_kind(directory: Directory, sources: list[Path]) -> tuple[list[Path], bool]:
+    """Return the sessions that only the user can have written, or else the others, and which they are."""
+    trust = Trust(directory.path)
+    own: list[Path] = []
+    foreign: list[Path] = []
+    for path in sources:
+        with suppress(SessionError), open_reader(path) as reader:
+            if reader is not None:
+                (foreign if trust.doubt(path, foreign=reader.foreign) else own).append(path)
+    return (own, False) if len(own) > 1 else (foreign, True)
+
+
+def _join(sources: list[Path], foreign: bool, draft: Path) -> dict[str, int]:
     create(draft)
     store = Store(draft, wal=False)
     joined: dict[str, int] = {}
@@ -56,7 +69,7 @@ def _join(sources: list[Path], draft: Path) -> dict[str, int]:
                 try:
                     # What holds the same keys stays apart, so that both remain to be seen.
                     if not overlaps(path, store):
-                        joined[path.name] = adopt(path, store)[0]
+                        joined[path.name] = adopt(path, store, foreign=foreign)[0]
                 except DamagedSessionError:
                     pass  # it stays as it is, and whoever reads is told
     finally:

@@ -16,6 +16,8 @@
     │   ├── SessionLockedError (TimeoutError)
     │   ├── SessionClosedError (ValueError)
     │   ├── DamagedSessionError
+    │   ├── UnreadableValueError (UnpicklingError)  a value whose class is missing, for example
+    │   │   └── UntrustedValueError (PermissionError) ... or which others may have written
     │   ├── IncompleteCopyError               copied while it was written, its log is missing
     │   └── NewerSessionError                 written by a later version of futurefarm
     ├── DuplicateKeyError (KeyError)          several sessions hold this key
@@ -28,6 +30,7 @@ in each class, and it survives pickling, because errors cross process boundaries
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 __all__ = [
@@ -46,7 +49,9 @@ __all__ = [
     "SessionNameError",
     "TasksFailedError",
     "UnknownExecutorError",
+    "UnreadableValueError",
     "UnstorableError",
+    "UntrustedValueError",
     "UsageError",
     "UsageTypeError",
     "WorkerDiedError",
@@ -181,6 +186,27 @@ class DamagedSessionError(SessionError):
     """The bytes of a session are not what was written. Attributes: ``path``, ``key`` where known."""
 
     key: str | None = None
+
+
+class UnreadableValueError(SessionError, pickle.UnpicklingError):
+    """A value that is on disk as it was written, but cannot be unpickled here.
+
+    Attributes: ``path``, ``session``, ``key`` (None for the arguments of a task), and ``cause``, type and
+    text of what was raised.
+    """
+
+    session: str
+    key: str | None
+    cause: str
+
+
+class UntrustedValueError(UnreadableValueError, PermissionError):
+    """A value that is more than plain data, and which somebody else may have written; nothing was run.
+
+    Attributes: those of UnreadableValueError, and ``refused``, what it asked for: ``os.system``.
+    """
+
+    refused: str
 
 
 class IncompleteCopyError(SessionError):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from .store import Attempt
+from .trust import Loader
 
 __all__ = ["Record"]
 
@@ -16,7 +16,11 @@ __all__ = ["Record"]
 @lru_cache(maxsize=64)
 def _function(record: str) -> str:
     """Return the name of the function in a sweep's provenance, which all rows of the sweep share."""
-    return str(json.loads(record).get("function", ""))
+    try:
+        found = json.loads(record)
+    except (ValueError, RecursionError):  # not of our making, but it costs only the name
+        return ""
+    return str(found.get("function", "")) if isinstance(found, dict) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class Record:
         output: the tail of what the task printed, or None.
         session: the name of the session that holds this record.
         item: the pickled arguments; ``args`` is the object.
+        loader: what unpickles them.
     """
 
     sweep: str
@@ -60,9 +65,10 @@ class Record:
     output: str | None
     session: str
     item: bytes
+    loader: Loader = field(repr=False, compare=False)
 
     @classmethod
-    def of(cls, session: str, row: Attempt) -> Record:
+    def of(cls, loader: Loader, row: Attempt) -> Record:
         return cls(
             sweep=row.sweep,
             function=_function(row.record),
@@ -79,11 +85,17 @@ class Record:
             started=row.started,
             seconds=row.seconds,
             output=row.output,
-            session=session,
+            session=loader.path.name,
             item=row.item,
+            loader=loader,
         )
 
     @property
     def args(self) -> Any:
-        """The element of ``args`` that the task was made from; unpickled at each access."""
-        return pickle.loads(self.item)
+        """The element of ``args`` that the task was made from; unpickled at each access.
+
+        Raises:
+            UntrustedValueError: it is more than plain data, and others may have written it.
+            UnreadableValueError: it cannot be unpickled here; ``item`` has the bytes.
+        """
+        return self.loader.loads(self.item, f"the argument of task {self.number}")

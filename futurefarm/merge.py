@@ -9,6 +9,7 @@ from .directory import Directory
 from .errors import SessionError
 from .session import Session, home_of
 from .store import adopt, copy
+from .trust import Trust
 
 __all__ = ["MergeConflictWarning", "merge"]
 
@@ -17,11 +18,12 @@ class MergeConflictWarning(UserWarning):
     """Two directories hold different values under one key of one session; the target keeps its own."""
 
 
-def merge(source: Directory, target: Directory, lock_timeout: float) -> dict[str, int]:
+def merge(source: Directory, target: Directory, lock_timeout: float, trust: Trust) -> dict[str, int]:
     """Take over into ``target`` what ``source`` holds; return how much, by session.
 
     A session that ``target`` lacks is copied whole and appears under its name when it is complete. Of one
-    that it has (the same session, copied earlier) the missing rows are added.
+    that it has (the same session, copied earlier) the missing rows are added. What others may have written
+    stays so: ``trust``, that of ``source``, decides, and the session in ``target`` notes it.
     """
     if source.id is not None and source.id == target.id and source.path.samefile(target.path):
         return {}
@@ -29,7 +31,8 @@ def merge(source: Directory, target: Directory, lock_timeout: float) -> dict[str
     problems: list[SessionError] = []
     for path in source.sessions():
         try:
-            number = _merge_session(path, home_of(source, path.name), target, lock_timeout)
+            foreign = not trust.trusted and trust.doubt(path, foreign=False) is not None
+            number = _merge_session(path, home_of(source, path.name), target, lock_timeout, foreign)
         except SessionError as error:
             problems.append(error)
         else:
@@ -40,11 +43,13 @@ def merge(source: Directory, target: Directory, lock_timeout: float) -> dict[str
     return taken
 
 
-def _merge_session(path: Path, home: int | None, target: Directory, lock_timeout: float) -> int:
+def _merge_session(
+    path: Path, home: int | None, target: Directory, lock_timeout: float, foreign: bool
+) -> int:
     if not (target.path / path.name).exists():
         draft = target.draft()
         try:
-            number = copy(path, draft, home=home)
+            number = copy(path, draft, home=home, foreign=foreign)
             if number is None:
                 return 0
             target.publish(draft, path.name)
@@ -53,7 +58,7 @@ def _merge_session(path: Path, home: int | None, target: Directory, lock_timeout
         return number
     session = Session(target, path.name, lock_timeout=lock_timeout)
     try:
-        number, conflicts = adopt(path, session.store, home=home)
+        number, conflicts = adopt(path, session.store, home=home, foreign=foreign)
     finally:
         session.close()
     if conflicts:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..directory import Directory, computer_name, new_session_name
-from ..errors import DuplicateKeyError, UsageError
+from ..errors import DuplicateKeyError, UsageError, UsageTypeError
 from ..ledger import Record
 from ..session import LOCK_TIMEOUT, KeyMaker, LockingSession, Session, check_lock_timeout
 from ..store import Reader, verified_key
-from .reading import Sessions, item
+from ..trust import Loader, Trust
+from .reading import Sessions, item, loader_of, record, with_loader
 from .view import View
 
 __all__ = ["DataManager"]
@@ -29,8 +29,10 @@ class DataManager:
     The directory ``datapath/name.data`` holds sessions, one file per writer. To merge two directories, copy
     the files of one into the other (``cp A.data/* B.data/``), also while they are being written.
 
-    Opening, counting and listing never run code from the directory. Reading a *value* unpickles it: read
-    only directories that you trust.
+    Opening, counting, listing and merging never run code from the directory. Reading a *value* unpickles it.
+    Where somebody else may have written it, because the directory or the session belongs to another user or
+    can be written by others, or the session was merged from such a directory, only plain data is read:
+    Python's own types, those of ``datetime``, ``collections`` and the like, and arrays of numpy.
 
     Args:
         name: of the directory, without ``.data``; it may lie in folders (``"paper/fig3"``) or be absolute.
@@ -38,6 +40,8 @@ class DataManager:
         lock_timeout: seconds for which sessions opened here wait while another writer holds them, unless
             they are told otherwise. A wait of more than two is told of by a LockWaitWarning, which names
             the holder. Reading never waits for a lock.
+        trusted: True unpickles everything, whoever may have written it, and says so once; False reads plain
+            data only; None decides as described.
 
     Raises:
         DirectoryError: a file is in the way, or the place cannot be written.
@@ -57,13 +61,17 @@ class DataManager:
         datapath: str | os.PathLike[str] = "",
         *,
         lock_timeout: float = LOCK_TIMEOUT,
+        trusted: bool | None = None,
     ) -> None:
         text, datapath = os.fsdecode(name), os.fsdecode(datapath)
         if not text or text.endswith(("/", os.sep)) or "\0" in text + datapath:
             raise UsageError(f"{text!r} cannot be the name of a DataManager: it names no directory.")
-        self._open(Directory(os.path.join(datapath, f"{text}.data")), lock_timeout)
+        self._open(Directory(os.path.join(datapath, f"{text}.data")), lock_timeout, trusted)
 
-    def _open(self, directory: Directory, lock_timeout: float) -> None:
+    def _open(self, directory: Directory, lock_timeout: float, trusted: bool | None) -> None:
+        if trusted is not None and not isinstance(trusted, bool):
+            raise UsageTypeError(f"trusted must be True, False or None, not {trusted!r}.")
+        self._trust = Trust(directory.path, trusted)
         self._directory = directory
         self._lock_timeout = check_lock_timeout(lock_timeout)
         self._keys = KeyMaker()
@@ -72,8 +80,16 @@ class DataManager:
             directory.create()
 
     @classmethod
-    def at(cls, path: str | os.PathLike[str], *, lock_timeout: float = LOCK_TIMEOUT) -> DataManager:
+    def at(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        lock_timeout: float = LOCK_TIMEOUT,
+        trusted: bool | None = None,
+    ) -> DataManager:
         """Open the directory at ``path``, given whole: ``DataManager.at("taskfarmexample.data")``.
+
+        ``trusted`` is that of `DataManager`.
 
         Raises:
             UsageError: there is no such directory.
@@ -81,14 +97,14 @@ class DataManager:
         if not os.path.isdir(path):
             raise UsageError(f"there is no directory {os.fspath(path)}. Give the path of a *.data directory.")
         manager = cls.__new__(cls)
-        manager._open(Directory(path), lock_timeout)
+        manager._open(Directory(path), lock_timeout, trusted)
         return manager
 
     def __repr__(self) -> str:
         return f"<DataManager {self.basepath}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.basepath, self._lock_timeout)
+        return _reopen, (self.basepath, self._lock_timeout, self._trust.trusted)
 
     # -- where things are
 
@@ -168,6 +184,7 @@ class DataManager:
             self._directory,
             self._directory.computer_session if name is None else name,
             lock_timeout=self._lock_timeout if lock_timeout is None else lock_timeout,
+            trust=self._trust,
         )
 
     # -- reading all sessions as one
@@ -187,9 +204,13 @@ class DataManager:
     def items(self) -> View[tuple[str, Any]]:
         """Return a view of all (key, value).
 
-        Iterating yields everything that can be read; what cannot is then raised as SessionError.
+        Iterating yields everything that can be read; what cannot is then raised: a SessionError, which is an
+        UnreadableValueError or UntrustedValueError where a single value cannot or must not be unpickled.
         """
-        return View(self.itemcount, lambda: self._sessions.each(Reader.items, item))
+        return View(self.itemcount, self._items)
+
+    def _items(self) -> Iterator[tuple[str, Any]]:
+        return self._sessions.each(with_loader(self._trust, Reader.items), item)
 
     def itemcount(self) -> int:
         """Return the number of stored values in all sessions, without reading them."""
@@ -208,18 +229,8 @@ class DataManager:
         return isinstance(key, str) and any(self._sessions.ask(lambda reader: key.encode() in reader))
 
     def __getitem__(self, key: str) -> Any:
-        found = self._pickles(key)
-        if not found:
-            raise KeyError(key)
-        if len(found) > 1:
-            names = tuple(found)
-            raise DuplicateKeyError(
-                f"the key {key!r} is held by {len(names)} sessions ({', '.join(names)}). "
-                f"dataman.get_all({key!r}) returns the value of each.",
-                key=key,
-                sessions=names,
-            )
-        return pickle.loads(next(iter(found.values())))
+        loader, value = self._one(key)
+        return loader.loads(value, f"the value of {key!r}", key)
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of ``key``, or ``default`` if no session holds it."""
@@ -232,7 +243,22 @@ class DataManager:
 
     def get_all(self, key: str) -> dict[str, Any]:
         """Return the value of ``key`` in each session that holds it, by the session's name."""
-        return {name: pickle.loads(value) for name, value in self._pickles(key).items()}
+        return {
+            loader.path.name: loader.loads(value, f"the value of {key!r}", key)
+            for loader, value in self._pickles(key)
+        }
+
+    def get_pickle(self, key: str) -> bytes:
+        """Return the pickle of a value as it was stored, checked for damage and not unpickled.
+
+        It is what is left of a value whose class is missing: ``pickletools.dis`` shows what it holds.
+
+        Raises:
+            KeyError: no session holds the key.
+            DuplicateKeyError: several sessions do.
+            DamagedSessionError: it is not what was written.
+        """
+        return self._one(key)[1]
 
     def get_merged(self, key: str) -> list[Any]:
         """Return the lists and tuples that the sessions hold under ``key``, joined to one list.
@@ -262,7 +288,7 @@ class DataManager:
 
     def records(self) -> Iterator[Record]:
         """Iterate over the attempts at all tasks, in the order in which each session recorded them."""
-        return self._sessions.each(Reader.attempts, lambda path, row: Record.of(path.name, row))
+        return self._sessions.each(with_loader(self._trust, Reader.attempts), record)
 
     def failures(self) -> Iterator[Record]:
         """Iterate over the last failed attempts at the tasks that have not succeeded since.
@@ -271,11 +297,11 @@ class DataManager:
         different computers do their clocks decide which was last.
         """
         last: dict[tuple[bytes, int], dict[str, Record]] = {}  # of each task, by sweep
-        for record in self._sessions.each(Reader.failed, lambda path, row: Record.of(path.name, row)):
-            sweeps = last.setdefault((record.identity, record.replicate), {})
-            if record.sweep not in sweeps or sweeps[record.sweep].attempt <= record.attempt:
-                sweeps.pop(record.sweep, None)  # they stand in the order in which they were read
-                sweeps[record.sweep] = record
+        for failed in self._sessions.each(with_loader(self._trust, Reader.failed), record):
+            sweeps = last.setdefault((failed.identity, failed.replicate), {})
+            if failed.sweep not in sweeps or sweeps[failed.sweep].attempt <= failed.attempt:
+                sweeps.pop(failed.sweep, None)  # they stand in the order in which they were read
+                sweeps[failed.sweep] = failed
         for identity, replicate, status in self.history() if last else ():
             if status == "ok":
                 last.pop((identity, replicate), None)
@@ -319,14 +345,15 @@ class DataManager:
         source = other if isinstance(other, DataManager) else DataManager.at(other)
         self._directory.create()
         seconds = self._lock_timeout if lock_timeout is None else check_lock_timeout(lock_timeout)
-        return merge(source._directory, self._directory, seconds)
+        return merge(source._directory, self._directory, seconds, source._trust)
 
     def compact(self) -> dict[str, int]:
         """Join many small sessions into one, which makes opening and copying the directory faster.
 
         Joined are sealed sessions of up to 16 MB whose names were made up by `session_name`. A session that
-        somebody writes, that is damaged, or that holds a key of another one stays as it is. Readers see
-        either the old sessions or the new one, also when the program is killed.
+        somebody writes, that is damaged, or that holds a key of another one stays as it is; what others may
+        have written is not joined with what is the user's own. Readers see either the old sessions or the
+        new one, also when the program is killed.
 
         Returns:
             The number of items and attempts, by the session that was joined.
@@ -340,22 +367,38 @@ class DataManager:
         """Raise SessionError if a session is damaged, newer, or an incomplete copy."""
         self._sessions.check()
 
-    def _pickles(self, key: str) -> dict[str, bytes]:
-        found = self._sessions.ask(lambda reader: (reader.path.name, reader.get(key.encode())))
-        return {name: value for name, value in found if value is not None}
+    def _pickles(self, key: str) -> list[tuple[Loader, bytes]]:
+        """Return the pickle of each session that holds a key, with what reads it."""
+        found = self._sessions.ask(lambda reader: (loader_of(self._trust, reader), reader.get(key.encode())))
+        return [(loader, value) for loader, value in found if value is not None]
+
+    def _one(self, key: str) -> tuple[Loader, bytes]:
+        found = self._pickles(key)
+        if not found:
+            raise KeyError(key)
+        if len(found) > 1:
+            names = tuple(loader.path.name for loader, _ in found)
+            raise DuplicateKeyError(
+                f"the key {key!r} is held by {len(names)} sessions ({', '.join(names)}). "
+                f"dataman.get_all({key!r}) returns the value of each.",
+                key=key,
+                sessions=names,
+            )
+        return found[0]
 
     def _matching(self, match: Match) -> Iterator[tuple[str, str, Any]]:
         matches = match if callable(match) else lambda key: key.startswith(match)
 
-        def wanted(path: Path, row: Any) -> tuple[str, str, Any] | None:
-            key = verified_key(path, row[1])
-            return (key, path.name, item(path, row)[1]) if matches(key) else None
+        def wanted(path: Path, found: Any) -> tuple[str, str, Any] | None:
+            key = verified_key(path, found[1][1])
+            return (key, path.name, item(path, found)[1]) if matches(key) else None
 
-        return (found for found in self._sessions.each(Reader.items, wanted) if found is not None)
+        read = with_loader(self._trust, Reader.items)
+        return (found for found in self._sessions.each(read, wanted) if found is not None)
 
 
-def _reopen(path: str, lock_timeout: float) -> DataManager:
-    return DataManager.at(path, lock_timeout=lock_timeout)
+def _reopen(path: str, lock_timeout: float, trusted: bool | None) -> DataManager:
+    return DataManager.at(path, lock_timeout=lock_timeout, trusted=trusted)
 
 
 def _later(one: Record, other: Record) -> Record:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import pickle
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..directory import Directory
-from ..errors import DamagedSessionError, SessionError
+from ..errors import DamagedSessionError, SessionError, UnreadableValueError
+from ..ledger import Record
 from ..session import home_of
-from ..store import Reader, open_reader, verified, verified_key
+from ..store import Attempt, Reader, open_reader, verified, verified_key
+from ..trust import Loader, Trust
 
-__all__ = ["ForeignFileWarning", "Sessions", "item"]
+__all__ = ["ForeignFileWarning", "Sessions", "item", "loader_of", "record", "with_loader"]
 
 Step = tuple[list[Any], int | None]
 T = TypeVar("T")
@@ -32,18 +33,18 @@ class Sessions:
 
     def each(self, read: Callable[[Reader, int], Step], make: Callable[[Path, Any], T]) -> Iterator[T]:
         """Read all sessions in steps; what cannot be read is raised when the rest is through."""
-        problems: list[SessionError] = []
+        problems = _Problems()
         paths = self._directory.sessions()
         for path in paths:
             try:
                 for row in self.rows(path, read):
                     try:
                         yield make(path, row)
-                    except DamagedSessionError as error:
-                        problems.append(error)
+                    except (DamagedSessionError, UnreadableValueError) as error:
+                        problems.add(error)
             except SessionError as error:
-                problems.append(error)
-        _raise(problems, len(paths))
+                problems.add(error)
+        problems.raise_first(len(paths))
 
     def rows(self, path: Path, read: Callable[[Reader, int], Step], after: int | None = 0) -> Iterator[Any]:
         """Read one session in steps, behind the row ``after``."""
@@ -64,7 +65,7 @@ class Sessions:
 
     def ask(self, question: Callable[[Reader], T]) -> Iterator[T]:
         """Ask each session a question; what cannot be read is raised when the rest is through."""
-        problems: list[SessionError] = []
+        problems = _Problems()
         paths = self._directory.sessions()
         for path in paths:
             try:
@@ -74,10 +75,10 @@ class Sessions:
                         continue
                     answer = question(reader)
             except SessionError as error:
-                problems.append(error)
+                problems.add(error)
             else:
                 yield answer
-        _raise(problems, len(paths))
+        problems.raise_first(len(paths))
 
     def check(self) -> None:
         """Raise SessionError if a session is damaged, newer, or an incomplete copy; nothing is read of it."""
@@ -101,18 +102,57 @@ class Sessions:
             )
 
 
-def item(path: Path, row: tuple[int, bytes, bytes, int | None]) -> tuple[str, Any]:
+def loader_of(trust: Trust, reader: Reader) -> Loader:
+    """Return what reads the values of the session that is being read."""
+    return trust.loader(reader.path, foreign=reader.foreign)
+
+
+def with_loader(trust: Trust, read: Callable[[Reader, int], Step]) -> Callable[[Reader, int], Step]:
+    """Return a reading of steps of (loader, row): whether to trust a session is asked at each step."""
+
+    def read_with_loader(reader: Reader, after: int) -> Step:
+        rows, after_ = read(reader, after)
+        loader = loader_of(trust, reader)
+        return [(loader, row) for row in rows], after_
+
+    return read_with_loader
+
+
+def item(path: Path, found: tuple[Loader, tuple[int, bytes, bytes, int | None]]) -> tuple[str, Any]:
     """Return key and value of a row of `Reader.items`. Unpickles the value."""
-    _, key, value, crc = row
-    return verified_key(path, key), pickle.loads(verified(path, key, value, crc))
+    loader, (_, key, value, crc) = found
+    text = verified_key(path, key)
+    return text, loader.loads(verified(path, key, value, crc), f"the value of {text!r}", text)
 
 
-def _raise(problems: list[SessionError], sessions: int) -> None:
-    """Raise what went wrong, once everything else has been read."""
-    if not problems:
-        return
-    first = problems[0]
-    spoilt = len({problem.path for problem in problems})
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    first.message = f"{first.message.rstrip('.')}{more}. The other {sessions - spoilt} sessions were read."
-    raise first
+def record(path: Path, found: tuple[Loader, Attempt]) -> Record:
+    loader, row = found
+    return Record.of(loader, row)
+
+
+class _Problems:
+    """What could not be read. The first is kept whole: each holds on to the bytes that it is about."""
+
+    def __init__(self) -> None:
+        self._first: SessionError | None = None
+        self._number = 0
+        self._spoilt: set[str] = set()
+
+    def add(self, problem: SessionError) -> None:
+        self._number += 1
+        self._spoilt.add(problem.path)
+        if self._first is None:
+            self._first = problem
+
+    def raise_first(self, sessions: int) -> None:
+        """Raise what went wrong, once everything else has been read."""
+        first = self._first
+        if first is None:
+            return
+        more = f" (and {self._number - 1} more)" if self._number > 1 else ""
+        if isinstance(first, UnreadableValueError):
+            rest = "All others were read."
+        else:
+            rest = f"The other {sessions - len(self._spoilt)} sessions were read."
+        first.message = f"{first.message.rstrip('.')}{more}. {rest}"
+        raise first

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..directory import Directory
 from ..store import Store
 from .lock import LOCK_TIMEOUT
 from .session import Session
+
+if TYPE_CHECKING:
+    from ..trust import Trust
 
 __all__ = ["LockingSession"]
 
@@ -33,10 +36,17 @@ class LockingSession(Session):
         >>> session.close()
     """
 
-    def __init__(self, directory: Directory, name: str, *, lock_timeout: float = LOCK_TIMEOUT) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        name: str,
+        *,
+        lock_timeout: float = LOCK_TIMEOUT,
+        trust: Trust | None = None,
+    ) -> None:
         self._timeout = lock_timeout
         self._blocks: list[AbstractContextManager[None]] = []
-        super().__init__(directory, name, lock_timeout=lock_timeout)
+        super().__init__(directory, name, lock_timeout=lock_timeout, trust=trust)
         self._lock.release()
 
     def _shelf_over(self, store: Store) -> MutableMapping[bytes, bytes]:
@@ -108,11 +118,11 @@ class LockingSession(Session):
             super().close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.directory.path, self.name, self._timeout)
+        return _reopen, (self.directory.path, self.name, self._timeout, self.trust)
 
 
-def _reopen(path: Any, name: str, lock_timeout: float) -> LockingSession:
-    return LockingSession(Directory(path), name, lock_timeout=lock_timeout)
+def _reopen(path: Any, name: str, lock_timeout: float, trust: Trust | None) -> LockingSession:
+    return LockingSession(Directory(path), name, lock_timeout=lock_timeout, trust=trust)
 
 
 class _Guarded(MutableMapping[bytes, bytes]):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shelve
 import weakref
 from collections.abc import MutableMapping, Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from ..directory import Directory
 from ..errors import SessionClosedError, SessionLockedError
@@ -14,6 +15,9 @@ from ..task import PROTOCOL, Outcome
 from .files import open_store
 from .keys import KeyMaker
 from .lock import LOCK_TIMEOUT, Lock, Turn, check_lock_timeout
+
+if TYPE_CHECKING:
+    from ..trust import Loader, Trust
 
 __all__ = ["LOG_LIMIT", "Session", "seal"]
 
@@ -24,7 +28,8 @@ LOG_LIMIT = 64 << 20
 class Session(shelve.Shelf):  # type: ignore[type-arg]
     """A shelf that one writer holds: its lock is taken when it is opened and released when it is closed.
 
-    Every assignment is on disk when it returns. Use it as a context manager, so that it is closed and its
+    Every assignment is on disk when it returns. Values are read as `DataManager` reads them: where others may
+    have written them, plain data only. Use it as a context manager, so that it is closed and its
     file becomes one plain, sealed file; ``DataManager.session`` makes one.
 
     Args:
@@ -32,6 +37,7 @@ class Session(shelve.Shelf):  # type: ignore[type-arg]
         name: its name there; the file is made if it is missing.
         lock_timeout: seconds to wait while another writer holds the session. A wait of more than two is
             told of by a LockWaitWarning, which names the holder.
+        trust: decides how values are read.
 
     Raises:
         SessionLockedError: another writer still holds it; the error says who.
@@ -39,7 +45,14 @@ class Session(shelve.Shelf):  # type: ignore[type-arg]
         SessionError: the file is damaged, incomplete, newer, or no session.
     """
 
-    def __init__(self, directory: Directory, name: str, *, lock_timeout: float = LOCK_TIMEOUT) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        name: str,
+        *,
+        lock_timeout: float = LOCK_TIMEOUT,
+        trust: Trust | None = None,
+    ) -> None:
         directory.session(name)
         lock_timeout = check_lock_timeout(lock_timeout)
         self.name = name
@@ -47,13 +60,15 @@ class Session(shelve.Shelf):  # type: ignore[type-arg]
         self._lock = Lock(directory, name)
         self._busy = Turn(directory, name, lock_timeout)
         self._keys = KeyMaker()
+        self.trust = trust
         self._lock.acquire(lock_timeout)
         try:
             self.store = open_store(directory, name)
         except BaseException:
             self._lock.release()
             raise
-        super().__init__(self._shelf_over(self.store), protocol=PROTOCOL)
+        self._shelf = self._shelf_over(self.store)
+        super().__init__(self._shelf, protocol=PROTOCOL)
         # A program that ends without closing its session still leaves one plain, sealed file.
         weakref.finalize(self, _let_go, self._busy, self.store, self._lock)
 
@@ -77,7 +92,15 @@ class Session(shelve.Shelf):  # type: ignore[type-arg]
 
     def __getitem__(self, key: str) -> Any:
         with self._busy:
-            return super().__getitem__(key)
+            value = self._shelf[key.encode()]
+        return self._loader.loads(value, f"the value of {key!r}", key)
+
+    @cached_property
+    def _loader(self) -> Loader:
+        from ..trust import Trust  # late: a worker, which only writes, must not wait for what it imports
+
+        trust = self.trust or Trust(self.directory.path)
+        return trust.loader(self.directory.session(self.name), foreign=self.store.foreign)
 
     def __delitem__(self, key: str) -> None:
         with self._busy:

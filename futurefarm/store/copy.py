@@ -6,7 +6,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from .format import Header, named_errors, sync
+from .format import MARK_FOREIGN, Header, named_errors, sync
 from .reader import open_reader
 from .store import Store
 
@@ -15,8 +15,10 @@ __all__ = ["adopt", "copy", "overlaps"]
 _ADD = "INSERT OR IGNORE INTO Dict (key, value, crc) VALUES (?, ?, ?)"
 
 
-def copy(source: Path, target: Path, *, home: int | None = None) -> int | None:
+def copy(source: Path, target: Path, *, home: int | None = None, foreign: bool = False) -> int | None:
     """Copy a session, also one that is being written, to a new, sealed file, on disk on return.
+
+    ``foreign`` notes in the copy that others may have written it: the owner of the file no longer tells.
 
     Returns:
         The number of items and attempts in it, or None if ``source`` is no session.
@@ -33,6 +35,8 @@ def copy(source: Path, target: Path, *, home: int | None = None) -> int | None:
                 version = Header.read(target)
                 connection.execute("PRAGMA synchronous = EXTRA")
                 connection.execute(f"PRAGMA user_version = {version.version | version.generation << 9}")
+                if foreign:
+                    connection.execute(MARK_FOREIGN)
                 (attempts,) = connection.execute("SELECT COUNT(*) FROM Attempt").fetchone()
                 (items,) = connection.execute("SELECT COUNT(*) FROM Dict").fetchone()
         finally:
@@ -41,7 +45,9 @@ def copy(source: Path, target: Path, *, home: int | None = None) -> int | None:
     return int(attempts) + int(items)
 
 
-def adopt(source: Path, store: Store, *, home: int | None = None) -> tuple[int, list[str]]:
+def adopt(
+    source: Path, store: Store, *, home: int | None = None, foreign: bool = False
+) -> tuple[int, list[str]]:
     """Take over the items and attempts of ``source`` that ``store`` does not have.
 
     What is missing in ``source`` by damage is noticed, and then nothing is taken over.
@@ -56,6 +62,8 @@ def adopt(source: Path, store: Store, *, home: int | None = None) -> tuple[int, 
             return 0, []
         connection = store.connection
         with store.transaction():
+            if foreign or reader.foreign:
+                connection.execute(MARK_FOREIGN)
             after: int | None = 0
             while after is not None:
                 rows, after = reader.items(after)

@@ -50,6 +50,9 @@ COUNT_ATTEMPTS = "UPDATE Meta SET value = value + ? WHERE name = 'attempts'"
 NOTES = frozenset({"count", "again", "attempts", "generation", "log", "foreign"})
 """The names in Meta."""
 
+FOREIGN = "SELECT 1 FROM Meta WHERE name = 'foreign'"
+MARK_FOREIGN = "INSERT OR IGNORE INTO Meta VALUES ('foreign', 1)"
+
 GET = "SELECT value, crc FROM Dict WHERE key = ?"
 HAS = "SELECT 1 FROM Dict WHERE key = ?"
 

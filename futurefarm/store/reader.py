@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from ..errors import SessionError
 from .checksum import body_checksum, head_checksum, sweep_checksum
 from .format import (
+    FOREIGN,
     GET,
     HAS,
     Header,
@@ -78,6 +79,12 @@ class Reader:
     def live(self) -> bool:
         """Whether somebody may be writing: then a connection must not be kept open between steps."""
         return self._header.writing or Header.read(self.path) != self._header
+
+    @property
+    def foreign(self) -> bool:
+        """Whether others may have written it, in the directory from which it was merged."""
+        with named_errors(self.path):
+            return self._connection.execute(FOREIGN).fetchone() is not None
 
     def __len__(self) -> int:
         return count(self.path, self._connection)

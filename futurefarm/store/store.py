@@ -16,6 +16,7 @@ from .format import (
     COUNT_ATTEMPTS,
     COUNT_MORE,
     COUNT_UNKNOWN,
+    FOREIGN,
     FORMAT,
     GET,
     HAS,
@@ -148,6 +149,11 @@ class Store(MutableMapping[bytes, bytes]):
                 self.connection, "SELECT rowid, key FROM Dict WHERE rowid > ? ORDER BY rowid", after
             )
             yield from (key for _, key in rows)
+
+    @property
+    def foreign(self) -> bool:
+        """Whether others may have written what is in it, in the directory from which it was merged."""
+        return self._execute(FOREIGN, ()).fetchone() is not None
 
     # -- many at once
 

@@ -1,0 +1,130 @@
+"""Whose values are read by `pickle`, and whose as plain data only."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UnreadableValueError, UntrustedValueError
+from .makers import find
+from .parts import NotPlainError
+from .plain import loads
+
+__all__ = ["Loader", "Trust", "TrustWarning"]
+
+_LOGS = ("-wal", "-journal")
+
+
+class TrustWarning(UserWarning):
+    """Values that somebody else may have written are unpickled, because ``trusted=True`` says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """Reads the values of one session.
+
+    Args:
+        path: of the session.
+        doubt: why its values are read as plain data only, or None.
+    """
+
+    path: Path
+    doubt: str | None
+
+    def loads(self, data: bytes, what: str, key: str | None = None) -> Any:
+        """Unpickle a value.
+
+        Args:
+            data: the pickle.
+            what: names it in an error: ``the value of 'x'``.
+            key: its key, if it has one.
+
+        Raises:
+            UntrustedValueError: it is more than plain data, and others may have written it; nothing was run.
+            UnreadableValueError: it cannot be unpickled.
+        """
+        try:
+            return pickle.loads(data) if self.doubt is None else loads(data, find)
+        except NotPlainError as error:
+            raise UntrustedValueError(
+                f"{what} in the session {self.path.name} was not read: it asks for {error.what}, which is "
+                f"more than plain data, and {self.doubt}. If you trust everyone who may have written it, "
+                f"open the directory with trusted=True.",
+                path=str(self.path),
+                session=self.path.name,
+                key=key,
+                cause=f"{type(error).__name__}: {error}",
+                refused=error.what,
+            ) from None
+        # A class of the user's may raise anything when it is unpickled, SystemExit included.
+        except (Exception, SystemExit) as error:
+            cause = f"{type(error).__name__}: {error}"[:500]
+            raise UnreadableValueError(
+                f"{what} in the session {self.path.name} is whole but cannot be unpickled ({cause}). Where a "
+                f"class has moved or is missing, make it importable under its old name; until then "
+                f"{'record.item' if key is None else f'dataman.get_pickle({key!r})'} is the pickle.",
+                path=str(self.path),
+                session=self.path.name,
+                key=key,
+                cause=cause,
+            ) from error
+
+
+class Trust:
+    """Decides how the values of a directory's sessions are read.
+
+    Args:
+        folder: the directory.
+        trusted: True unpickles everything, False reads plain data only, None unpickles where the directory
+            and the session are the user's own and nobody else can write to them.
+    """
+
+    def __init__(self, folder: Path, trusted: bool | None = None) -> None:
+        self.folder = folder
+        self.trusted = trusted
+        self._said = False
+
+    def loader(self, path: Path, *, foreign: bool) -> Loader:
+        """Return what reads the values of a session; ``foreign`` if it notes that it came from others."""
+        doubt = self.doubt(path, foreign=foreign)
+        if doubt is not None and self.trusted:
+            self._say(doubt)
+            doubt = None
+        return Loader(path, doubt)
+
+    def doubt(self, path: Path, *, foreign: bool) -> str | None:
+        """Return why somebody else may have written the values of a session, or None."""
+        if self.trusted is False:
+            return "the directory was opened with trusted=False"
+        if foreign:
+            return f"{path.name} has been merged from a directory that is not yours alone"
+        files = (str(path), *(f"{path}{ending}" for ending in _LOGS))
+        return _doubt(str(self.folder)) or next(filter(None, map(_doubt, files)), None)
+
+    def _say(self, doubt: str) -> None:
+        if not self._said:
+            self._said = True
+            warnings.warn(
+                f"values in {self.folder} are unpickled although {doubt}: whoever wrote them can run code "
+                f"here. trusted=True asks for it.",
+                TrustWarning,
+                stacklevel=3,
+            )
+
+
+def _doubt(path: str) -> str | None:
+    if not hasattr(os, "geteuid"):  # Windows: the mode does not tell who may write
+        return None
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    if status.st_uid != os.geteuid():
+        return f"{path} belongs to another user (number {status.st_uid})"
+    if status.st_mode & 0o022:
+        return f"{path} can be written by others (mode {status.st_mode & 0o7777:04o})"
+    return None
