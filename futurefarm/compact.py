@@ -6,7 +6,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from .directory import Directory, new_session_name
-from .errors import DamagedSessionError, SessionError
+from .errors import DamagedSessionError, IncompleteCopyError, SessionError
 from .session import idle
 from .store import Header, Store, adopt, create, open_reader, overlaps, sync
 from .trust import Trust
@@ -70,7 +70,7 @@ def _join(sources: list[Path], foreign: bool, draft: Path) -> dict[str, int]:
                     # What holds the same keys stays apart, so that both remain to be seen.
                     if not overlaps(path, store):
                         joined[path.name] = adopt(path, store, foreign=foreign)[0]
-                except DamagedSessionError:
+                except (DamagedSessionError, IncompleteCopyError):
                     pass  # it stays as it is, and whoever reads is told
     finally:
         store.close()

@@ -19,6 +19,7 @@
     │   ├── UnreadableValueError (UnpicklingError)  a value whose class is missing, for example
     │   │   └── UntrustedValueError (PermissionError) ... or which others may have written
     │   ├── IncompleteCopyError               copied while it was written, its log is missing
+    │   ├── OverwrittenSessionError           another file was put in its place while it was written
     │   └── NewerSessionError                 written by a later version of futurefarm
     ├── DuplicateKeyError (KeyError)          several sessions hold this key
     ├── UnstorableError (TypeError)           a value that cannot be pickled
@@ -43,6 +44,7 @@ __all__ = [
     "IncompleteCopyError",
     "MissingEngineError",
     "NewerSessionError",
+    "OverwrittenSessionError",
     "SessionClosedError",
     "SessionError",
     "SessionLockedError",
@@ -211,6 +213,10 @@ class UntrustedValueError(UnreadableValueError, PermissionError):
 
 class IncompleteCopyError(SessionError):
     """A session copied while it was written, without the log that held its last commits."""
+
+
+class OverwrittenSessionError(SessionError):
+    """Another file was put in the place of a session while it was being written; that file was left alone."""
 
 
 class NewerSessionError(SessionError):

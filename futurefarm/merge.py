@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .directory import Directory
 from .errors import SessionError
-from .session import Session, home_of
+from .session import NotedHome, Session, home_of
 from .store import adopt, copy
 from .trust import Trust
 
@@ -43,9 +43,7 @@ def merge(source: Directory, target: Directory, lock_timeout: float, trust: Trus
     return taken
 
 
-def _merge_session(
-    path: Path, home: int | None, target: Directory, lock_timeout: float, foreign: bool
-) -> int:
+def _merge_session(path: Path, home: NotedHome, target: Directory, lock_timeout: float, foreign: bool) -> int:
     if not (target.path / path.name).exists():
         draft = target.draft()
         try:

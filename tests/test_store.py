@@ -9,18 +9,21 @@ import sqlite3
 import subprocess
 import sys
 import warnings
+from collections.abc import MutableMapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from futurefarm import DataManager
+from futurefarm import DataManager, run_tasks
 from futurefarm.dataman import ForeignFileWarning
 from futurefarm.errors import (
     DamagedSessionError,
     IncompleteCopyError,
     NewerSessionError,
+    OverwrittenSessionError,
     SessionClosedError,
     SessionError,
     SessionLockedError,
@@ -271,7 +274,8 @@ def test_a_crash_while_a_session_is_made_leaves_none(dataman):
     crash(
         dataman,
         "from futurefarm.session import files\n"
-        "files.write_note = lambda *_: os._exit(3)\n"
+        "create = files.create\n"
+        "files.create = lambda path: (create(path), os._exit(3))\n"
         "DataManager.at(sys.argv[1]).session('other')",
     )
 
@@ -431,6 +435,150 @@ def test_a_file_copied_before_two_writers_folded_its_log_does_not_go_with_the_lo
         other.hear()
     session.close()
     assert {"a": 1, "b": "b"} == dict(dataman.items())
+
+
+def test_a_copy_over_a_session_that_was_written_here_is_a_copy(dataman, elsewhere):
+    """`cp` leaves a file its inode, by which it was known to be written here."""
+    with dataman.session("s") as session:
+        session["a"] = 1
+        cp(session.path, elsewhere, "", "-wal")
+        with elsewhere.session("s") as here:
+            here["b"] = 2
+        session["c"] = 3
+        cp(session.path, elsewhere)
+        with pytest.raises(IncompleteCopyError):
+            dict(elsewhere.items())
+
+        cp(session.path, elsewhere, "", "-wal")
+        assert {"a": 1, "c": 3} == dict(elsewhere.items())
+    cp(session.path, elsewhere)
+    assert {"a": 1, "c": 3} == dict(elsewhere.items())
+
+
+class Slow:
+    """A copier that has copied the first page of a session, and will copy the others later."""
+
+    def __init__(self, source: str, target: DataManager) -> None:
+        self._original = open(source, "rb")  # noqa: SIM115 - a copier keeps it open
+        self._copy = Path(target.basepath, Path(source).name)
+        self._head = self._original.read(4096)
+
+    def go_on(self) -> None:
+        with self._original:
+            self._copy.write_bytes(self._head + self._original.read())
+
+
+def many(session: MutableMapping[str, object], first: int) -> None:
+    session.update({f"{i:04}": bytes(500) for i in range(first, 1000, 4)})
+
+
+def test_a_sealed_file_that_was_written_while_it_was_copied_is_refused(dataman, elsewhere):
+    with dataman.session("s") as session:
+        many(session, 0)
+    slow = Slow(session.path, elsewhere)
+    with dataman.session("s") as session:
+        many(session, 1)
+    slow.go_on()
+
+    for use in (lambda: len(elsewhere), lambda: elsewhere.get("0001"), lambda: elsewhere.session("s")):
+        with pytest.raises(IncompleteCopyError, match="parts of it are of different moments"):
+            use()
+
+
+def test_a_file_whose_log_was_folded_while_it_was_copied_is_refused(dataman, elsewhere):
+    with dataman.session("s") as session:
+        many(session, 0)
+        session.store.fold()
+        many(session, 1)
+        cp(session.path, elsewhere, "-wal")
+        slow = Slow(session.path, elsewhere)
+        many(session, 2)
+        session.store.fold()
+        slow.go_on()
+
+        with pytest.raises(IncompleteCopyError):
+            len(elsewhere)
+
+
+def test_a_file_whose_writer_died_while_it_folded_the_log_is_complete_with_that_log(dataman, elsewhere):
+    """Some of its pages are of the log; a reader, which does not see all of it, keeps the others from it."""
+    with dataman.session("s") as session, closing(sqlite3.connect(session.path)) as reader:
+        many(session, 0)
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM Dict LIMIT 1").fetchone()
+        many(session, 1)
+        session.store._announce_fold()
+        session.store.connection.execute("PRAGMA wal_checkpoint")
+        cp(session.path, elsewhere, "", "-wal")
+
+        assert 500 == len(elsewhere) == len(dict(elsewhere.items()))
+
+
+# -- a file put in the place of one that is being written
+
+IN_PLACE = 'cp "$1" "$2"'
+BY_RENAMING = 'cp "$1" "$2.new" && mv "$2.new" "$2"'
+
+
+@pytest.mark.parametrize(
+    "way", [IN_PLACE, BY_RENAMING, 'rm "$2"'], ids=["in place", "by renaming", "removed"]
+)
+def test_an_older_copy_put_back_over_a_file_that_is_written_is_noticed(way, dataman, elsewhere):
+    with dataman.session("s") as session:
+        session["a"] = 1
+    cp(session.path, elsewhere)
+    session = dataman.session("s")
+    session["b"] = 2
+    subprocess.run(["sh", "-c", way, "sh", elsewhere.session_filename("s"), session.path], check=True)
+
+    with pytest.raises(OverwrittenSessionError, match="put in the place of the session s") as caught:
+        session["c"] = 3
+    assert session.path == caught.value.path
+    session.close()
+    assert ({} if way.startswith("rm") else {"a": 1}) == dict(dataman.items()), (
+        "what was put there is left alone"
+    )
+
+
+def test_an_older_copy_put_back_is_noticed_at_the_latest_when_the_session_is_closed(dataman, elsewhere):
+    with dataman.session("s") as session:
+        session["a"] = 1
+    cp(session.path, elsewhere)
+    session = dataman.session("s")
+    session["b"] = 2
+    cp(elsewhere.session_filename("s"), dataman)
+
+    with pytest.raises(OverwrittenSessionError):
+        session.close()
+    session.close()
+    assert {"a": 1} == dict(dataman.items())
+
+
+def test_a_sweep_whose_file_is_overwritten_goes_on_in_a_new_session(dataman, elsewhere):
+    with elsewhere.session() as session:
+        empty = session.path
+    del session
+
+    def task(number: int) -> int:
+        if number == 10:
+            (path,) = dataman.session_filenames()
+            subprocess.run(["cp", empty, path], check=True)
+        return number
+
+    assert 20 == run_tasks(dataman, task, range(20), executor="serial").done
+    assert set(range(10, 20)) <= set(dataman.values())
+    assert 2 == len(dataman.session_filenames())
+
+
+def test_a_damaged_file_is_named_when_it_cannot_be_sealed(dataman):
+    session = dataman.locking_session("s")
+    session["a"] = 1
+    Path(f"{session.path}-shm").write_bytes(bytes(32768))
+    with open(session.path, "r+b") as file:
+        file.write(bytes(100))
+
+    with pytest.raises(SessionError, match="session s"):
+        session.close()
 
 
 def test_looking_at_a_session_does_not_free_its_locks(dataman):

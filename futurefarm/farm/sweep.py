@@ -194,7 +194,10 @@ class Sweep:
                 time.sleep(0.02)
 
     def _is_open(self, name: str) -> bool:
-        return Header.read(self.directory.session(name)).writing
+        try:
+            return Header.read(self.directory.session(name)).writing
+        except FileNotFoundError:  # somebody moved it away
+            return False
 
     def _summary(self, seconds: float) -> Summary:
         done, skipped, failed = self.progress.done, self.progress.skipped, self.progress.failed

@@ -1,6 +1,6 @@
 """A session: one writer's file in the directory, a `shelve.Shelf` guarded by a file lock."""
 
-from .files import home_of
+from .files import NotedHome, home_of
 from .idle import idle
 from .keys import KeyMaker
 from .lock import LOCK_TIMEOUT, LockWaitWarning, check_lock_timeout
@@ -13,6 +13,7 @@ __all__ = [
     "KeyMaker",
     "LockWaitWarning",
     "LockingSession",
+    "NotedHome",
     "Session",
     "check_lock_timeout",
     "home_of",

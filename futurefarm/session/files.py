@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from ..directory import Directory
@@ -13,23 +14,42 @@ from ..errors import SessionError
 from ..status import this_process
 from ..store import Store, create, open_reader
 
-__all__ = ["home_of", "open_store", "read_note"]
+__all__ = ["NotedHome", "home_of", "open_store", "read_note"]
+
+
+class NotedHome:
+    """The note beside a session of who opened it last, and of the file that was written here; see `Home`."""
+
+    def __init__(self, directory: Directory, name: str) -> None:
+        self._directory = directory
+        self._name = name
+
+    def knows(self, inode: int, log: int) -> bool:
+        note = read_note(self._directory, self._name)
+        return note.get("inode") == inode and log in note.get("logs", ())
+
+    def note(self, inode: int, *logs: int) -> None:
+        write_note(self._directory, self._name, inode, logs)
+
+
+def home_of(directory: Directory, name: str) -> NotedHome:
+    """Return what is remembered of the file that was written under this name here."""
+    return NotedHome(directory, name)
 
 
 def open_store(directory: Directory, name: str) -> Store:
     """Open or make a session's file; its lock is held."""
     path = directory.session(name)
+    home = home_of(directory, name)
     if path.exists():
-        home = path.stat().st_ino
-        if home != home_of(directory, name):
-            with open_reader(path):  # from elsewhere: it is checked as a copy, and at home from then on
-                pass
-        write_note(directory, name, home)
+        with open_reader(path, home=home):  # a file from elsewhere is checked, and at home from then on
+            pass
+        note = read_note(directory, name)
+        write_note(directory, name, note.get("inode"), note.get("logs", ()))
         return Store(path, wal=not directory.on_network, home=home)
     draft = directory.farm / f"draft-{secrets.token_hex(5)}"
     try:
         create(draft)
-        write_note(directory, name, draft.stat().st_ino)
         draft.rename(path)  # under its name it is whole from the first moment
     except OSError as error:
         draft.unlink(missing_ok=True)
@@ -37,7 +57,7 @@ def open_store(directory: Directory, name: str) -> Store:
             f"the session {path} cannot be made ({error.strerror or error}).", path=str(path)
         ) from error
     _sync(directory.path)
-    return Store(path, wal=not directory.on_network, home=path.stat().st_ino)
+    return Store(path, wal=not directory.on_network, home=home)
 
 
 def _sync(folder: Any) -> None:
@@ -50,17 +70,12 @@ def _sync(folder: Any) -> None:
             os.close(fd)
 
 
-def home_of(directory: Directory, name: str) -> int | None:
-    """Return the inode of the file that was written under this name here; a copy has another one."""
-    return read_note(directory, name).get("inode")
-
-
-def write_note(directory: Directory, name: str, inode: int) -> None:
+def write_note(directory: Directory, name: str, inode: int | None, logs: Sequence[int]) -> None:
     host, pid, _ = this_process()
     note = directory.holder(name)
     draft = note.with_name(f"{note.name}.{secrets.token_hex(4)}")
     with draft.open("x") as file:
-        json.dump({"host": host, "pid": pid, "since": time.time(), "inode": inode}, file)
+        json.dump({"host": host, "pid": pid, "since": time.time(), "inode": inode, "logs": logs}, file)
         file.flush()
         os.fsync(file.fileno())
     draft.rename(note)

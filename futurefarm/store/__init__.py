@@ -10,16 +10,19 @@ wrong moment must be noticed, never be silently short, hence two marks in the he
 
 * ``writing`` is set in the main file before the log begins and cleared after the log is gone. A file that has
   the mark but no log is an incomplete copy, unless it is the very file that was written here: SQLite itself
-  may have folded the log in, when the last process that had the file open ended.
-* ``generation`` counts the logs that a file has had, and the first entry of each log repeats it: a log
-  beside a file of another generation belongs to an older or newer copy. The second entry is the log's salt,
-  which SQLite renews whenever it begins the log anew: a log that was begun unnoticed is not trusted either.
+  may have folded the log in, when the last process that had the file open ended. What is known of that file
+  (`Home`) is noted outside of it: its inode, and which log it had.
+* ``generation`` is the number of the log, a random one for each, and the first entry of the log repeats it:
+  a log beside a file of another generation belongs to an older or newer copy. The second entry is the log's
+  salt, which SQLite renews whenever it begins the log anew: one that was begun unnoticed is not trusted.
+
+A copy that was torn while a log was folded in is known by what lies behind its last page; see `tail`.
 """
 
 from .checksum import checksum
 from .copy import adopt, copy, overlaps
 from .examine import Finding, examine
-from .format import FORMAT, Header, create, log_size, sync, verified, verified_key
+from .format import FORMAT, Header, Home, create, log_size, sync, verified, verified_key
 from .reader import Attempt, Reader, open_reader
 from .recover import Recovered, recover
 from .store import Store
@@ -29,6 +32,7 @@ __all__ = [
     "Attempt",
     "Finding",
     "Header",
+    "Home",
     "Reader",
     "Recovered",
     "Store",

@@ -6,16 +6,17 @@ import os
 import sqlite3
 from pathlib import Path
 
-from .format import MARK_FOREIGN, Header, named_errors, sync
+from .format import MARK_FOREIGN, Header, Home, named_errors, sync
 from .reader import open_reader
 from .store import Store
+from .tail import Tail
 
 __all__ = ["adopt", "copy", "overlaps"]
 
 _ADD = "INSERT OR IGNORE INTO Dict (key, value, crc) VALUES (?, ?, ?)"
 
 
-def copy(source: Path, target: Path, *, home: int | None = None, foreign: bool = False) -> int | None:
+def copy(source: Path, target: Path, *, home: Home | None = None, foreign: bool = False) -> int | None:
     """Copy a session, also one that is being written, to a new, sealed file, on disk on return.
 
     ``foreign`` notes in the copy that others may have written it: the owner of the file no longer tells.
@@ -41,12 +42,13 @@ def copy(source: Path, target: Path, *, home: int | None = None, foreign: bool =
                 (items,) = connection.execute("SELECT COUNT(*) FROM Dict").fetchone()
         finally:
             connection.close()
+    Tail(version.generation).write(target)
     sync(target)
     return int(attempts) + int(items)
 
 
 def adopt(
-    source: Path, store: Store, *, home: int | None = None, foreign: bool = False
+    source: Path, store: Store, *, home: Home | None = None, foreign: bool = False
 ) -> tuple[int, list[str]]:
     """Take over the items and attempts of ``source`` that ``store`` does not have.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DamagedSessionError, IncompleteCopyError, SessionError
-from .format import verified
+from .format import Home, verified
 from .reader import Reader, open_reader
 from .salvage import salvage
 
@@ -27,7 +27,7 @@ class Finding(NamedTuple):
     damage: bool = True
 
 
-def examine(path: Path, judge: Judge | None = None, *, home: int | None = None) -> Iterator[Finding]:
+def examine(path: Path, judge: Judge | None = None, *, home: Home | None = None) -> Iterator[Finding]:
     """Iterate over all that is wrong with a session; ``judge`` tells what is wrong with a whole value."""
     told: set[str | None] = set()
     damaged = False
@@ -39,7 +39,7 @@ def examine(path: Path, judge: Judge | None = None, *, home: int | None = None) 
         yield from (finding for finding in _beyond(path) if finding.key not in told - {None})
 
 
-def _look(path: Path, judge: Judge | None, home: int | None) -> Iterator[Finding]:
+def _look(path: Path, judge: Judge | None, home: Home | None) -> Iterator[Finding]:
     try:
         with open_reader(path, home=home) as reader:
             if reader is not None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import DamagedSessionError, IncompleteCopyError, NewerSessionError, SessionError
 from .checksum import checksum
 from .grip import Grip
+from .tail import Tail
 
 FORMAT = 1
 _MAGIC = b"SQLite format 3\0"
 _APPLICATION = 0x46464152  # "FFAR"
+_LOGS = (1 << 22) - 1  # what fits into user_version beside the format and the mark, and leaves it positive
 
 # The number of items is kept twice, so that a flipped bit in it is noticed. Another program does not keep it:
 # what it wrote has no checksum and makes us count, and when that is deleted the number is unknown: NULL.
@@ -39,7 +42,8 @@ CREATE TRIGGER Removed AFTER DELETE ON Dict WHEN OLD.crc IS NOT NULL
     BEGIN UPDATE Meta SET value = value - 1 WHERE name IN {_COUNTERS}; END;
 CREATE TRIGGER Forgotten AFTER DELETE ON Dict WHEN OLD.crc IS NULL
     BEGIN UPDATE Meta SET value = NULL WHERE name IN {_COUNTERS}; END;
-INSERT INTO Meta VALUES ('count', 0), ('again', 0), ('attempts', 0), ('generation', 0), ('log', x'');
+INSERT INTO Meta VALUES ('count', 0), ('again', 0), ('attempts', 0);
+INSERT INTO Meta VALUES ('generation', 0), ('log', x''), ('base', 0), ('folding', 0);
 """
 
 COUNT_MORE = f"UPDATE Meta SET value = value + ? WHERE name IN {_COUNTERS}"
@@ -89,6 +93,7 @@ def create(path: Path) -> None:
         connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
     finally:
         connection.close()
+    Tail(0).write(path)
     sync(path)
 
 
@@ -118,7 +123,19 @@ def log_size(path: Path) -> int:
         return 0
 
 
-def checked(path: Path, home: int | None, header: Header | None = None) -> Header:
+class Home(Protocol):
+    """What is remembered, beside a session, of the file that was last written here under its name."""
+
+    def knows(self, inode: int, log: int) -> bool:
+        """Whether the file of this inode was written here, with the log of this number."""
+        ...
+
+    def note(self, inode: int, *logs: int) -> None:
+        """Remember a file and the logs that it has or may soon have; on disk on return."""
+        ...
+
+
+def checked(path: Path, home: Home | None, header: Header | None = None) -> Header:
     header = header or Header.read(path)
     if not header.ours:
         raise SessionError(
@@ -137,14 +154,63 @@ def checked(path: Path, home: int | None, header: Header | None = None) -> Heade
     return header
 
 
-def at_home(path: Path, home: int | None) -> bool:
-    return home is not None and os.stat(path).st_ino == home
+def at_home(path: Path, home: Home | None) -> bool:
+    """Whether a file is the very one that was written here, and no copy.
+
+    By its inode, and, because `cp` over a file leaves it its inode, by the number of its log.
+    """
+    known, log = False, -1
+    while home is not None and not known:
+        seen, log = log, Header.read(path).generation
+        if log == seen:  # else a writer may have begun a new log between our two looks
+            break
+        known = home.knows(os.stat(path).st_ino, log)
+    return known
+
+
+def new_log(*but: int) -> int:
+    """Return the number of a new log: random, so that copies of one session which are both written differ."""
+    while (number := 1 + secrets.randbelow(_LOGS)) in but:
+        pass
+    return number
+
+
+def check_sealed(path: Path, log: int) -> None:
+    """Raise IncompleteCopyError if the copy of a sealed file was torn: some pages are of another moment."""
+    try:
+        tail = Tail.read(path)
+    except ValueError:
+        raise incomplete(path) from None
+    if tail is not None and tail != Tail(log):  # without one: another program made the file longer
+        raise incomplete(path)
+
+
+def check_standing(path: Path, noted: Mapping[str, Any]) -> None:
+    """Raise IncompleteCopyError if a copy was torn whose log does not make it whole again.
+
+    Args:
+        path: of a file that is not at home.
+        noted: what was noted in the log that lies beside it.
+    """
+    try:
+        tail = Tail.read(path)
+    except ValueError:
+        tail = None
+    if tail is None:  # the pages grew over it: the log was being folded in, and has to be that long
+        whole = noted.get("folding") == 1
+    elif tail.folding:
+        whole = tail.log == noted.get("generation") and log_size(path) >= tail.folding
+    else:
+        whole = tail.log == noted.get("base")
+    if not whole:
+        raise incomplete(path)
 
 
 def incomplete(path: Path) -> IncompleteCopyError:
     return IncompleteCopyError(
-        f"the session {path.name} is an incomplete copy: it was copied while it was being written, and its "
-        f"log {path.name}-wal is missing or of another moment. Copy it again from where it came.",
+        f"the session {path.name} is an incomplete copy: it was copied while it was being written, and parts "
+        f"of it are of different moments, or its log {path.name}-wal is missing. Copy it again from where it "
+        f"came, or merge that directory with dataman.merge().",
         path=str(path),
     )
 
@@ -180,13 +246,18 @@ def verified(path: Path, key: bytes, value: Any, crc: int | None) -> bytes:
 
 @contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """Turn the errors of SQLite into ours, which name the session."""
+    """Turn the errors of SQLite and of the system into ours, which name the session."""
     try:
         yield
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
         raise  # a mistake of ours, not of the file
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # its messages may quote damaged text
         raise damaged(path, error) from error
+    except OSError as error:
+        if isinstance(error, SessionError):
+            raise
+        text = f"the session {path} cannot be used ({error.strerror or error})."
+        raise SessionError(text, path=str(path)) from error
 
 
 _COUNTED = f"SELECT min(value), max(value) FROM Meta WHERE name IN {_COUNTERS}"

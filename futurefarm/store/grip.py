@@ -1,4 +1,4 @@
-"""Reading the first bytes of a session file without freeing the locks that SQLite has on it.
+"""Reading and writing a few bytes of a session file without freeing the locks that SQLite has on it.
 
 POSIX takes *all* locks that a process has on a file when the process closes *any* descriptor of it. To open
 and close a session for its header would therefore free the locks of a connection of ours, and another
@@ -8,8 +8,11 @@ SQLite opens it, and closed when the last connection to it is closed.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 __all__ = ["Grip"]
@@ -20,23 +23,38 @@ _held: dict[tuple[int, int], list[int]] = {}
 
 
 class Grip:
-    """Keeps a file open for `read`, from before SQLite opens it until after SQLite has closed it."""
+    """Keeps a file open for `read` and `write`, from before SQLite opens it until after it has closed it."""
 
     def __init__(self, path: Path) -> None:
         with _lock:
             status = os.stat(path)
             file = status.st_dev, status.st_ino
             if file not in _held:
-                _held[file] = [os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)), 0]
+                _held[file] = [_open(path), 0]
             _held[file][1] += 1
         self._file: tuple[int, int] | None = file
 
     def read(self, size: int, offset: int = 0) -> bytes:
-        """Return bytes of the file, by default the first."""
+        """Return ``size`` bytes of the file, or those that there are."""
+        with self._at(offset) as fd:
+            return os.read(fd, size)
+
+    def write(self, data: bytes, offset: int) -> None:
+        """Write a few bytes into the file, which has to be writable."""
+        with self._at(offset) as fd:
+            os.write(fd, data)
+
+    def size(self) -> int:
+        """Return the bytes in the file."""
+        with self._at(0) as fd:
+            return os.fstat(fd).st_size
+
+    @contextmanager
+    def _at(self, offset: int) -> Iterator[int]:
         with _lock:
             fd, _ = _held[self._file]  # type: ignore[index]
             os.lseek(fd, offset, os.SEEK_SET)
-            return os.read(fd, size)
+            yield fd
 
     def release(self) -> None:
         """Let go of the file; twice is harmless."""
@@ -53,6 +71,16 @@ class Grip:
 
     def __exit__(self, *error: object) -> None:
         self.release()
+
+
+def _open(path: Path) -> int:
+    binary = getattr(os, "O_BINARY", 0)
+    try:
+        return os.open(path, os.O_RDWR | binary)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        return os.open(path, os.O_RDONLY | binary)  # somebody else's, or on a disk that is only to be read
 
 
 def _after_fork() -> None:

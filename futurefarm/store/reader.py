@@ -17,7 +17,10 @@ from .format import (
     GET,
     HAS,
     Header,
+    Home,
     at_home,
+    check_sealed,
+    check_standing,
     checked,
     count,
     damage,
@@ -254,7 +257,7 @@ def _is(crc: object, of: Callable[..., int], columns: tuple[Any, ...]) -> bool:
 
 
 @contextmanager
-def open_reader(path: Path, *, home: int | None = None) -> Iterator[Reader | None]:
+def open_reader(path: Path, *, home: Home | None = None) -> Iterator[Reader | None]:
     """Open a session for a short step of reading; gives None for a file that is no session of ours.
 
     Readers hold no lock between steps: a slow one must not hold a writer up, nor keep it from sealing.
@@ -281,8 +284,11 @@ def open_reader(path: Path, *, home: int | None = None) -> Iterator[Reader | Non
             # the mode with a log, and to look at it must not make one.
             uri += "&immutable=1"
         stack.enter_context(named_errors(path))
+        copied = not at_home(path, home)
+        if copied and not header.writing:
+            check_sealed(path, header.generation)
         reader = Reader(path, stack.enter_context(closing(_connect(uri))), header)
-        if header.writing and not at_home(path, home):
+        if copied and header.writing:
             _check_log(reader, header)
         yield reader
 
@@ -293,6 +299,12 @@ def _connect(uri: str) -> sqlite3.Connection:
 
 def _check_log(reader: Reader, header: Header) -> None:
     """Raise IncompleteCopyError unless the log that was copied continues the file that was copied."""
-    noted = dict(reader._connection.execute("SELECT name, value FROM Meta"))
+    try:
+        noted = dict(reader._connection.execute("SELECT name, value FROM Meta"))
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:  # pages of different moments, most likely
+        raise incomplete(reader.path) from error
     if (header.generation, log_salt(reader.path)) != (noted.get("generation"), noted.get("log")):
         raise incomplete(reader.path)
+    check_standing(reader.path, noted)

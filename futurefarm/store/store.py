@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import sqlite3
+import sys
 from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import SessionClosedError
+from ..errors import OverwrittenSessionError, SessionClosedError
 from .checksum import attempt_checksums, checksum, sweep_checksum
 from .format import (
     COUNT_ATTEMPTS,
@@ -22,16 +23,20 @@ from .format import (
     HAS,
     RECOUNT,
     Header,
+    Home,
+    at_home,
     checked,
     count,
-    damaged,
     log_salt,
     log_size,
     named_errors,
+    new_log,
     step,
     verified,
 )
 from .grip import Grip
+from .tail import Tail
+from .watch import Watch
 
 __all__ = ["Store"]
 
@@ -57,14 +62,17 @@ class Store(MutableMapping[bytes, bytes]):
     Args:
         path: an existing session file.
         wal: False on a network file system, where WAL does not work; commits then cost five syncs.
-        home: the inode of the file when it was written here before, None if it comes from elsewhere.
+        home: what is remembered of the file that was written here before; kept up to date by the store.
 
     Raises:
         SessionError: it is no session, is damaged, newer, or an incomplete copy.
+
+    A change raises OverwrittenSessionError when somebody has put another file in the place of this one.
     """
 
-    def __init__(self, path: Path, *, wal: bool = True, home: int | None = None) -> None:
+    def __init__(self, path: Path, *, wal: bool = True, home: Home | None = None) -> None:
         self.path = path
+        self._home = home
         self._pid = os.getpid()
         self._wal = wal
         self._depth = 0
@@ -77,13 +85,13 @@ class Store(MutableMapping[bytes, bytes]):
             path, isolation_level=None, timeout=10.0, check_same_thread=False
         )
         try:
-            self._begin_log(header, self._connection)
-        except BaseException as error:
+            with named_errors(path):
+                self._begin_log(header, self._connection)
+        except BaseException:
             self._connection.close()
             self._grip.release()
-            if isinstance(error, sqlite3.DatabaseError | UnicodeDecodeError):
-                raise damaged(path, error) from error
             raise
+        self._watch = Watch(path, home, wal=wal)
 
     def _begin_log(self, header: Header, connection: sqlite3.Connection) -> None:
         execute = connection.execute
@@ -94,26 +102,45 @@ class Store(MutableMapping[bytes, bytes]):
             execute(f"PRAGMA synchronous = {'FULL' if self._wal else 'EXTRA'}")
             if self._wal and not log_size(self.path):  # died between two logs
                 self._renew()
+            elif self._wal and self._home is not None and not at_home(self.path, self._home):
+                self._note_home(header.generation)
+                self._fold()  # a copy: no later copy of the original may be taken for what is written here
             return
         execute("PRAGMA journal_mode = DELETE")  # shelve.open leaves WAL mode behind
         execute("PRAGMA synchronous = EXTRA")
-        self._set_version(connection, writing=True, more=1)
+        # Without a log the pages change from now on.
+        Tail(header.generation, folding=0 if self._wal else -1).write(self.path)
+        log = new_log(header.generation)
+        self._note_home(log)
+        self._set_version(connection, log, writing=True)
         execute(f"PRAGMA journal_mode = {'WAL' if self._wal else 'TRUNCATE'}")
         if self._wal:
             execute("PRAGMA synchronous = FULL")
-        self._note_log()
+        self._note_log(log, base=header.generation)
         execute(COUNT_UNKNOWN)
 
-    def _set_version(self, connection: sqlite3.Connection, *, writing: bool, more: int = 0) -> None:
-        # Asked of the file: another process that shares the session may have raised it.
-        generation = (connection.execute("PRAGMA user_version").fetchone()[0] >> 9) + more
-        connection.execute(f"PRAGMA user_version = {FORMAT | writing << 8 | generation << 9}")
+    def _set_version(self, connection: sqlite3.Connection, log: int, *, writing: bool) -> None:
+        connection.execute(f"PRAGMA user_version = {FORMAT | writing << 8 | log << 9}")
 
-    def _note_log(self) -> None:
-        """Note in the log which file and which log belong together."""
-        (version,) = self._execute("PRAGMA user_version", ()).fetchone()
-        self._execute(_NOTE, (version >> 9, "generation"))
-        self._execute(_NOTE, (log_salt(self.path), "log"))
+    def _note_home(self, *logs: int) -> None:
+        if self._home is not None:
+            self._home.note(os.stat(self.path).st_ino, *logs)
+
+    def _note_log(self, log: int, base: int) -> None:
+        """Note in the log which file and log belong together; ``base`` was folded into the file last."""
+        self._note(generation=log, base=base, folding=0)
+        self._note(log=log_salt(self.path))  # which is there from the first entry on
+
+    def _note(self, **values: int | bytes) -> None:
+        connection = self.connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            connection.executemany(_NOTE, ((value, name) for name, value in values.items()))
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
 
     # -- one value at a time
 
@@ -205,6 +232,8 @@ class Store(MutableMapping[bytes, bytes]):
         of the block and ours: a transaction that stayed open would take what is written later for its own.
         """
         depth = self._depth
+        if not depth:
+            self._check_that_it_stands()
         try:
             self._execute(f"SAVEPOINT part{depth}" if depth else "BEGIN IMMEDIATE", ())
             self._depth = depth + 1
@@ -241,11 +270,28 @@ class Store(MutableMapping[bytes, bytes]):
 
     def fold(self) -> None:
         """Fold the log into the file and begin a new one, for a file whose log grew long."""
-        if not self._wal or self._depth:  # a transaction's log cannot be folded
-            return
+        if self._wal and not self._depth:  # a transaction's log cannot be folded
+            self._check_that_it_stands()
+            with named_errors(self.path):
+                self._fold()
+
+    def _fold(self) -> None:
+        self._announce_fold()
         busy, log, folded = self._checkpoint()
         if not busy or log == folded:
             self._renew()
+        else:
+            self._note(folding=0)
+
+    def _announce_fold(self) -> None:
+        """Mark log and file, before pages of the file change, for those who are copying it."""
+        if self._wal:
+            self._note(folding=1)
+        Tail(self._generation(), folding=max(1, log_size(self.path))).write(self.path)
+
+    def _generation(self) -> int:
+        # Asked of the log: another process that shares the session may have begun a new one.
+        return int(self.connection.execute("PRAGMA user_version").fetchone()[0] >> 9)
 
     def _checkpoint(self) -> tuple[int, int, int]:
         busy, log, folded = self._execute("PRAGMA wal_checkpoint(TRUNCATE)", ()).fetchone()
@@ -257,9 +303,15 @@ class Store(MutableMapping[bytes, bytes]):
         The order matters to copies that are being taken: the generation rises between the old log and the
         new one, so that no copy can hold the old file and the new log unnoticed.
         """
-        self._set_version(self.connection, writing=True, more=1)
+        old = self._generation()
+        new = new_log(old)
+        self._note_home(old, new)
+        self._set_version(self.connection, new, writing=True)
         self._checkpoint()
-        self._note_log()
+        Tail(old).write(self.path)
+        self._note_log(new, base=old)
+        if Header.read(self.path).generation == new:  # a reader may have kept it from the file for now
+            self._note_home(new)
 
     def close(self) -> None:
         """Seal the file, unless another process has it open, and close it. Closing twice is harmless."""
@@ -269,6 +321,7 @@ class Store(MutableMapping[bytes, bytes]):
             _abandon(self._connection)
             self._connection = None
             return
+        self._check_that_it_stands()
         try:
             sealed = self._seal_and_disconnect()
             if not sealed and self._wal and not log_size(self.path):
@@ -278,9 +331,31 @@ class Store(MutableMapping[bytes, bytes]):
         finally:
             self._grip.release()
 
+    def _check_that_it_stands(self) -> None:
+        """Raise OverwrittenSessionError if another file lies in the place of ours, and close."""
+        try:
+            self._watch.check()
+        except OverwrittenSessionError:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                self._close_without_folding(connection)
+            raise
+
+    def _close_without_folding(self, connection: sqlite3.Connection) -> None:
+        """Close a connection so that its log is not folded into a file that is not ours."""
+        if sys.version_info >= (3, 12):
+            connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
+            connection.close()
+            self._grip.release()
+        else:
+            _abandon(connection)
+            # Readers would take the index of our log, which is open, for that of a log which was copied here.
+            Path(f"{self.path}-shm").unlink(missing_ok=True)
+
     def _seal_and_disconnect(self) -> bool:
         try:
-            return self._seal(self.connection)
+            with named_errors(self.path):
+                return self._seal(self.connection)
         finally:
             self.connection.close()
             self._connection = None
@@ -290,16 +365,20 @@ class Store(MutableMapping[bytes, bytes]):
             connection.execute("ROLLBACK")
         try:
             connection.execute("PRAGMA busy_timeout = 500")
+            self._announce_fold()
             # FULL leaves the log as it is, so that a copy which began before still gets all of it.
             if self._wal and connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()[0]:
+                self._note(folding=0)
                 return False
             if not self._leave_log(connection):
                 self._renew()  # all of the log is in the file, so the others would begin it anew
                 return False
+            log = self._generation()
+            Tail(log).write(self.path)
             connection.execute("PRAGMA synchronous = EXTRA")
-            self._set_version(connection, writing=False)
-        except sqlite3.OperationalError:
-            return False  # someone else has it open; it stays readable, and the next one seals it
+            self._set_version(connection, log, writing=False)
+        except (sqlite3.OperationalError, OSError):
+            return False  # in use elsewhere, or the disk failed; it stays readable, and the next one seals it
         return True
 
     def _leave_log(self, connection: sqlite3.Connection) -> bool:
@@ -325,7 +404,7 @@ class Store(MutableMapping[bytes, bytes]):
 
 
 def _abandon(connection: sqlite3.Connection) -> None:
-    """Keep a connection inherited by a fork for good: closing it would drop the locks of its owner.
+    """Keep a connection for good that must not be closed: one inherited by a fork holds locks of its owner.
 
     A list would not do, as it is emptied at the end of the program, with a warning about the connection.
     """

@@ -239,8 +239,11 @@ class Crew:
         """Make the session one plain file; if more is to be committed, it goes on in the same one."""
         with self._lock:
             if self._session is not None and not self.busy:
-                self._session.close()
-                self._session = None
+                session, self._session = self._session, None
+                try:
+                    session.close()
+                except SessionError:  # its file was overwritten, or the disk failed: go on in a new one
+                    self._session_name = None
 
     def retire(self) -> None:
         """End the crew. Of threads that cannot be ended, what has finished is committed, and nothing more."""
