@@ -93,6 +93,19 @@ class TestInstance(ExecutorSuite):
             yield
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["loky", "process"])
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_task_may_start_a_pool_of_its_own(dataman, name, method):
+    run_tasks(dataman, absolute_by_pool, [(-1, method)], name, workers=1, progress=False)
+    assert [1] == list(dataman.values())
+
+
+def absolute_by_pool(number: int, method: str) -> int:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+        return pool.submit(abs, number).result()
+
+
 def run_name(dataman: DataManager, executor: object = "loky") -> str:
     run_tasks(dataman, keep, [1], executor, progress=False)
     (record,) = dataman.records()

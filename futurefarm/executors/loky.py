@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -24,7 +25,7 @@ class LokyProcess(ProcessPoolExecutor):  # type: ignore[misc]
     """One process of loky."""
 
     def __init__(self) -> None:
-        super().__init__(1, timeout=IDLE, initializer=prepare_process, initargs=(this_process(),))
+        super().__init__(1, timeout=IDLE, initializer=_prepare, initargs=(this_process(),))
 
     def submit(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
         with signals_held():  # this is where the process is started
@@ -43,6 +44,17 @@ class LokyProcess(ProcessPoolExecutor):  # type: ignore[misc]
             calls._reader.close()
         with suppress(AttributeError, OSError):
             results._writer.close()
+
+
+def _prepare(parent: tuple[str, int, int]) -> None:
+    """Prepare a worker, also for tasks that start processes of the standard library.
+
+    loky makes its own way of starting processes the default one, and those do not know it and die. Python's
+    default is no choice: it may be to fork, with the locks that our threads hold.
+    """
+    methods = multiprocessing.get_all_start_methods()
+    multiprocessing.set_start_method("forkserver" if "forkserver" in methods else "spawn", force=True)
+    prepare_process(parent)
 
 
 def make(max_workers: int) -> Fleet:
