@@ -7,10 +7,12 @@ unpickle can break a pool: an exception that comes out of a future is always the
 
 from __future__ import annotations
 
+import functools
+import io
 import pickle
 import types
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from .errors import UnstorableError
 
@@ -183,9 +185,31 @@ def dumps_result(value: Any) -> bytes:
 
 
 def _dumps_by_value(value: Any) -> bytes:
+    file = io.BytesIO()
+    pickler = _by_value()(file, PROTOCOL)
+    pickler.dump(value)
+    return file.getvalue()
+
+
+@functools.cache
+def _by_value() -> Any:
+    """Return a pickler for what cannot be imported; it is made late, as its own import takes long."""
     import cloudpickle
 
-    return bytes(cloudpickle.dumps(value, PROTOCOL))
+    reduce = cloudpickle.Pickler.dispatch_table[types.CodeType]
+
+    def reduce_code(code: types.CodeType) -> tuple[Any, ...]:
+        # Some versions of cloudpickle forget the file, and tracebacks would show no line of the script.
+        make, arguments, *rest = reduce(code)
+        known = tuple(code.co_filename if part == "<dynamic-code>" else part for part in arguments)
+        return (make, known, *rest)
+
+    class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
+        dispatch_table: ClassVar[Any] = cloudpickle.Pickler.dispatch_table.new_child(
+            {types.CodeType: reduce_code}
+        )
+
+    return ByValue
 
 
 def _unstorable(value: Any, error: Exception) -> UnstorableError:

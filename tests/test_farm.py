@@ -148,9 +148,9 @@ def test_the_error_of_failed_tasks_tells_which_and_what_now(dataman):
     text = str(caught.value)
 
     assert "1 of 2 tasks failed" in text
-    assert "ValueError: bad value (task 1)" in text
+    assert "The first: task 1, ValueError: bad value. All other" in text
     assert "resume=True" in text
-    assert "raise ValueError" in caught.value.__notes__[0]
+    assert "in misbehave" in caught.value.__notes__[0]
     assert [1] == [failure.number for failure in caught.value.failures]
 
 

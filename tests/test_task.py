@@ -120,6 +120,18 @@ def test_functions_travel_with_what_they_close_over():
     assert (4, (1,)) == (function(1), bound)
 
 
+def test_functions_remember_the_file_that_they_were_written_in():
+    """Or the traceback in the worker would show no line of it."""
+    namespace = {"__name__": "__main__"}
+    exec(
+        compile("def f():\n    return [lambda: 1 for _ in range(1)]", "/home/user/script.py", "exec"),
+        namespace,
+    )
+    (function,) = pickle.loads(dumps_function(namespace["f"]))
+
+    assert "/home/user/script.py" == function.__code__.co_filename == function()[0].__code__.co_filename
+
+
 def test_a_result_is_read_by_pickle_alone():
     value = {"a": [1, 2.5], "b": np.arange(3)}
     data = dumps_result(value)

@@ -44,10 +44,11 @@ class Summary:
 def failure_of(dataman: DataManager, summary: Summary) -> TasksFailedError:
     """Return the error that tells which tasks of a sweep failed, with what the first one showed."""
     failures = tuple(islice((f for f in dataman.failures() if f.sweep == summary.sweep), 10))
-    first = f" The first: {failures[0].error} (task {failures[0].number})." if failures else ""
+    first = f" The first: task {failures[0].number}, {failures[0].error}".rstrip(".") if failures else ""
+    left = f" {summary.left} were not begun." if summary.stopped and summary.left else ""
     error = TasksFailedError(
-        f"{summary.failed} of {summary.done + summary.failed} tasks failed.{first} All other results are "
-        f"stored in {dataman.basepath}; dataman.failures() has the failures with their tracebacks, and "
+        f"{summary.failed} of {summary.done + summary.failed} tasks failed.{left}{first}. All other results "
+        f"are stored in {dataman.basepath}; dataman.failures() has the failures with their tracebacks, and "
         f"the same call with resume=True runs only what is missing.",
         summary=summary,
         failures=failures,

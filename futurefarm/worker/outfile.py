@@ -42,8 +42,7 @@ class OutputFile(Capture):
         self._theirs = [_copy_of(fd, self._null) for fd in range(3)]
         self._ours = self._streams()
         self._end = 0
-        if not faulthandler.is_enabled():
-            faulthandler.enable(2, all_threads=False)
+        faulthandler.enable(2, all_threads=False)  # loky would show our own threads, too
 
     def _opened(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
