@@ -56,8 +56,13 @@ class StopFlag:
 class Listener:
     """Sets a flag when the user asks for it in any way; a context manager for the time of a sweep.
 
-    Signals only set flags, so nothing is cut off in the middle of a commit. In the main thread, Ctrl-C and
-    SIGTERM stop the sweep, a second one ends running tasks at once, and a third one is KeyboardInterrupt.
+    Signals only set flags, so nothing is cut off in the middle of a commit. In the main thread
+
+    * Ctrl-C stops the sweep, a second one ends running tasks at once, a third one is KeyboardInterrupt;
+    * SIGTERM and SIGHUP end running tasks at once, and when all is put in order they are sent again, for
+      whoever handled them before: by default the program dies by them, as its shell or batch system expects.
+
+    A signal that is ignored (``nohup``) stays ignored. In another thread, the end of the program counts.
 
     Args:
         flag: what is set.
@@ -86,14 +91,18 @@ class Listener:
         self._seen = seen
         self._looked = -LOOK
         self._told = False
-        self._signals = 0
+        self._presses = 0
         self._handlers: dict[int, Any] = {}
         self._waiting = False
+        self.owed: int | None = None
+        """The signal that is sent again when the sweep is over."""
 
     def __enter__(self) -> Listener:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._handle)
+            for number in _SIGNALS:
+                before = signal.getsignal(number)
+                if before not in (signal.SIG_IGN, None):  # None: handled by what is not Python
+                    self._handlers[number] = signal.signal(number, self._handle)
         return self
 
     def _stay_in_charge(self) -> None:
@@ -107,19 +116,26 @@ class Listener:
     ) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        if self.owed is not None:
+            signal.raise_signal(self.owed)
 
     def is_set(self) -> bool:
         """Whether the sweep is to stop; tells the workers when it is."""
         self._stay_in_charge()
         if not self.flag.is_set() and self._clock() - self._looked >= LOOK:
             self._looked = self._clock()
-            mark = stop_mark(self._directory.stop)
-            if mark is not None and mark != self._seen:
-                self.flag.set("the file .farm/stop")
+            self._look()
         if self.flag.is_set() and not self._told:
             self._told = True
             self.tell_workers()
         return self.flag.is_set()
+
+    def _look(self) -> None:
+        mark = stop_mark(self._directory.stop)
+        if mark is not None and mark != self._seen:
+            self.flag.set("the file .farm/stop")
+        if _program_ends():
+            self.flag.set("the end of the program", now=threading.current_thread().daemon)
 
     def tell_workers(self) -> None:
         """Leave the file at which the workers of this sweep look."""
@@ -139,14 +155,31 @@ class Listener:
             self._waiting = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._signals += 1
-        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        self.flag.set(name if self._signals == 1 else f"{name} twice", now=self._signals > 1)
+        self._note(number)
         self.tell_workers()  # at once: the loop may look around only when the next task has begun
         if self._waiting:
             self._waiting = False
             raise KeyboardInterrupt
-        if self._signals == 2:
-            self._end_now()
-        elif self._signals > 2:
+        if self._presses > 2:
             raise KeyboardInterrupt
+        if self.flag.now:
+            self._end_now()
+
+    def _note(self, number: int) -> None:
+        if number == signal.SIGINT:
+            self._presses += 1
+            self.flag.set("Ctrl-C twice" if self._presses > 1 else "Ctrl-C", now=self._presses > 1)
+        else:
+            self.owed = self.owed or number
+            self.flag.set(signal.Signals(number).name, now=True)
+
+
+def _program_ends() -> bool:
+    """Whether Python is about to end: engines then take no more tasks, and it waits for what they run.
+
+    Python says so publicly only after that wait.
+    """
+    return getattr(threading, "_SHUTTING_DOWN", False) or not threading.main_thread().is_alive()
+
+
+_SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])

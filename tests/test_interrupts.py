@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import textwrap
 import time
 from pathlib import Path
 
@@ -116,15 +117,139 @@ def test_ctrl_c_twice_ends_running_tasks_and_keeps_the_finished_ones(tmp_path, e
     assert set(range(4)) <= set(DataManager("swept", tmp_path).values())
 
 
-def test_sigterm_stops_as_ctrl_c_does(tmp_path):
-    program, gates = start(tmp_path, "thread")
+@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
+def test_a_signal_to_end_ends_the_program_within_a_second_and_keeps_what_is_finished(
+    tmp_path, executor, number
+):
+    program, _ = start(tmp_path, executor)
     with program:
-        program.process.send_signal(signal.SIGTERM)
+        workers = workers_of(program)
+        begun = time.monotonic()
+        program.process.send_signal(number)
         assert "stopping" == program.line()
-        for gate in gates:
-            gate.open()
-        assert "SIGTERM" == program.line().split(maxsplit=2)[2]
+        assert -number == program.process.wait()
+        assert time.monotonic() - begun < 1.0
+        assert [] == wait_gone(workers, 1.0)
+
+    dataman = DataManager("swept", tmp_path)
+    assert set(range(4)) <= set(dataman.values())
+    for path in dataman.session_filenames():
+        dataman.session(Path(path).name, lock_timeout=0).close()
+
+
+TERMINAL = """
+    import os, pty, sys
+
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execv(sys.executable, [sys.executable, sys.argv[1]])
+    while b"standing" not in os.read(terminal, 1000):
+        pass
+    print(pid, flush=True)
+    input()
+    os.close(terminal)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+IN_TERMINAL = """
+    from futurefarm import DataManager, run_tasks
+
+    def task(number):
+        if number == 3:
+            print("standing", flush=True)
+            input()  # of the terminal
+        return number
+
+    if __name__ == "__main__":
+        run_tasks(DataManager("swept"), task, range(9), "serial", capture=False)
+"""
+
+
+def test_closing_the_terminal_ends_the_program(tmp_path):
+    inner = tmp_path / "inner.py"
+    inner.write_text(textwrap.dedent(IN_TERMINAL))
+    with Program(tmp_path, TERMINAL, str(inner), stdin=True) as program:
+        pid = int(program.line())
+        program.process.stdin.write("\n")
+        program.process.stdin.flush()
+        assert str(-signal.SIGHUP) == program.line()
         program.rest()
+
+    assert not psutil.pid_exists(pid)
+    assert [0, 1, 2] == sorted(DataManager("swept", tmp_path).values())
+
+
+FAMILY = """
+    import os, subprocess, sys
+    from futurefarm import DataManager, run_tasks
+
+    def task(number):
+        child = subprocess.Popen(["sh", "-c", "sleep 300 & echo; wait"], stdout=subprocess.PIPE, text=True)
+        child.stdout.readline()
+        os.write(1, b"%d\\n" % child.pid)
+        child.wait()
+
+    if __name__ == "__main__":
+        run_tasks(DataManager("swept"), task, range(4), sys.argv[1], workers=2, progress=False, capture=False)
+"""
+
+
+@pytest.mark.parametrize(
+    ("executor", "number"),
+    [
+        *(("loky", number) for number in (signal.SIGTERM, signal.SIGKILL)),
+        ("process", signal.SIGKILL),
+        ("thread", signal.SIGTERM),
+        ("serial", signal.SIGTERM),
+    ],
+)
+def test_what_a_task_has_started_ends_with_it(tmp_path, executor, number):
+    with Program(tmp_path, FAMILY, executor) as program:
+        tasks = [psutil.Process(int(program.line())) for _ in range(1 if executor == "serial" else 2)]
+        family = [process for task in tasks for process in (task, *task.children(recursive=True))]
+        program.process.send_signal(number)
+        assert -number == program.process.wait()
+
+        assert [] == wait_gone(family, 1.0)
+    assert len(family) == 2 * len(tasks)
+
+
+AT_EXIT = """
+    import os, sys, threading
+    from futurefarm import DataManager, run_tasks
+
+    def task(number, gate):
+        if gate:
+            with open(gate) as file:
+                file.read()
+        return number
+
+    if __name__ == "__main__":
+        executor, gate, standing = sys.argv[1:]
+        args = [(number, "") for number in range(3)] + [(3, gate)] + [(number, "") for number in range(9)]
+        threading.Thread(
+            target=run_tasks,
+            args=(DataManager("swept"), task, args, executor),
+            kwargs={"workers": 1, "progress": False},
+            daemon=True,
+        ).start()
+        sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_program_does_not_wait_for_a_sweep_in_a_daemon_thread(tmp_path, executor):
+    gate = Gate(tmp_path / "gate")
+    with Program(tmp_path, AT_EXIT, executor, gate.path, "", gates=[gate], stdin=True) as program:
+        gate.reached()
+        workers = workers_of(program)
+        begun = time.monotonic()
+        program.process.communicate("\n", timeout=10)
+        assert time.monotonic() - begun < 2.0
+        assert [] == wait_gone(workers, 1.0)
+
+    assert [0, 1, 2] == sorted(DataManager("swept", tmp_path).values())[:3]
 
 
 def test_a_touched_file_stops_from_any_other_process(tmp_path):

@@ -97,15 +97,48 @@ def test_workers_are_told_by_a_file(listener, dataman):
     assert mark.exists()
 
 
-def test_one_signal_stops_and_the_second_ends_running_tasks(listener, ended):
+def test_ctrl_c_stops_and_the_second_one_ends_running_tasks(listener, ended):
     signal.raise_signal(signal.SIGINT)
     assert ("Ctrl-C", False, []) == (listener.flag.reason, listener.flag.now, ended)
 
-    signal.raise_signal(signal.SIGTERM)
-    assert ("SIGTERM twice", True, ["ended"]) == (listener.flag.reason, listener.flag.now, ended)
+    signal.raise_signal(signal.SIGINT)
+    assert ("Ctrl-C twice", True, ["ended"]) == (listener.flag.reason, listener.flag.now, ended)
 
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture(params=[signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
+def deadly(request):
+    """A signal that asks a program to end; it is handled in the test in some way and not afterwards."""
+    before = signal.getsignal(request.param)
+    yield request.param
+    signal.signal(request.param, before)
+
+
+def test_a_signal_to_end_ends_running_tasks_and_then_reaches_the_users_handler(dataman, deadly):
+    heard = []
+    signal.signal(deadly, lambda number, frame: heard.append(number))
+
+    def task(x):
+        if x == 3:
+            signal.raise_signal(deadly)
+            pytest.fail("the task went on")
+        return x, list(heard)
+
+    summary = run_tasks(dataman, task, range(6), "serial", progress=False, on_error="record")
+
+    assert [deadly] == heard
+    assert (3, 3, signal.Signals(deadly).name) == (summary.done, summary.left, summary.stopped)
+    assert [(0, []), (1, []), (2, [])] == sorted(dataman.values())
+
+
+def test_a_signal_that_is_ignored_stays_ignored(dataman, deadly):
+    signal.signal(deadly, signal.SIG_IGN)
+    run_tasks(dataman, lambda x: signal.raise_signal(deadly), [1, 2], "serial", progress=False)
+
+    assert 2 == dataman.itemcount()
+    assert signal.SIG_IGN == signal.getsignal(deadly)
 
 
 def test_a_signal_interrupts_the_wait_for_an_item(listener):
@@ -138,10 +171,11 @@ def test_a_handler_that_a_task_installs_does_not_stay(dataman):
 
 
 def test_handlers_are_put_back(dataman):
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+    before = [signal.getsignal(number) for number in numbers]
     run_tasks(dataman, keep, [1], "serial", progress=False)
 
-    assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+    assert before == [signal.getsignal(number) for number in numbers]
 
 
 def test_sweeps_run_in_threads_where_no_signal_can_be_handled(dataman):

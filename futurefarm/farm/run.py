@@ -78,8 +78,11 @@ def run_tasks(
             of each attempt are in the ledger and are shown when it fails. In worker processes that is all
             that is written, also by C and by child processes; with threads and ``"serial"``, what the task
             itself writes to ``sys.stdout`` and ``sys.stderr``. False lets all through.
-        stop: a flag that, once set, lets no task begin any more. Ctrl-C, SIGTERM, and touching the file
-            ``.farm/stop`` in the directory do the same; Ctrl-C twice also ends the running tasks.
+        stop: a flag that, once set, lets no task begin any more. Ctrl-C, and touching the file
+            ``.farm/stop`` in the directory, do the same; Ctrl-C twice also ends the running tasks, and the
+            processes that they have started. So do SIGTERM and SIGHUP; when everything is in order they are
+            sent again for whoever handled them before, so by default the program dies by them. The end of
+            the program stops a sweep that runs in a thread.
         initargs, initkwds: what a task class is instantiated with.
 
     Returns:

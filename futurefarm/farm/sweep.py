@@ -210,7 +210,7 @@ class Sweep:
         return Summary(done, skipped, failed, left, stopped, seconds, self.name)
 
     def _conclude(self, summary: Summary) -> Summary:
-        if self.stop.flag.now:
+        if self.stop.flag.now and self.stop.owed is None:
             raise KeyboardInterrupt(str(summary))
         if self.items.error is not None:
             raise self.items.error

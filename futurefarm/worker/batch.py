@@ -52,6 +52,8 @@ class Batch:
                 if not self._outcomes:
                     self._since = now
                 self._outcomes.append(outcome)
+            if outcome.status == "stopped":  # its attempt is on record, but the task is still to be done
+                break
             ended += 1
             if outcome.status != "ok":
                 (failed if seat.may_try_again else final).append(offset)

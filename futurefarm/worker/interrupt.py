@@ -11,6 +11,8 @@ import threading
 import time
 from types import TracebackType
 
+from .leash import end_descendants
+
 __all__ = ["TaskInterrupted", "interrupt_running", "interruptible"]
 
 SETTLE = 0.1
@@ -21,7 +23,9 @@ class TaskInterrupted(BaseException):
     """Ends a running task; no Exception, so that a task that catches those ends all the same."""
 
 
-_running: set[int] = set()
+_running: dict[int, int] = {}
+"""The threads that are in the user's code, and the numbers that the system gives them."""
+
 _struck: set[int] = set()
 _lock = threading.RLock()  # re-entrant: a signal handler may interrupt its own thread
 
@@ -32,14 +36,14 @@ class interruptible:  # noqa: N801 - reads like a statement: `with interruptible
     __slots__ = ()
 
     def __enter__(self) -> None:
-        _running.add(threading.get_ident())
+        _running[threading.get_ident()] = threading.get_native_id()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         ident = threading.get_ident()
         with _lock:
-            _running.discard(ident)
+            _running.pop(ident, None)
             struck = ident in _struck
             _struck.discard(ident)
         if struck and kind is not TaskInterrupted:
@@ -57,10 +61,15 @@ def _settle() -> None:
 
 
 def interrupt_running() -> None:
-    """Raise TaskInterrupted in every task that runs in a thread of this process, this one last."""
+    """Raise TaskInterrupted in every task that runs in a thread of this process, this one last.
+
+    The processes that such a task has started end at once: it may be waiting for them, in a C function.
+    """
     here = threading.get_ident()
+    for native in list(_running.values()):
+        end_descendants(native)
     with _lock:
-        for ident in _running - {here}:
+        for ident in _running.keys() - {here}:
             _struck.add(ident)
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(ident), ctypes.py_object(TaskInterrupted)

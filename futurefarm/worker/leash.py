@@ -8,12 +8,12 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from ..status import process_start, this_process
+from ..status import descendants, process_start, this_process
 
-__all__ = ["hold", "is_child_of", "kill", "prepare_process", "signals_held"]
+__all__ = ["end_descendants", "hold", "is_child_of", "kill", "prepare_process", "signals_held"]
 
 LOOK = 0.25
 """Seconds between two looks at the parent, where the kernel does not tell of its death by itself."""
@@ -82,10 +82,23 @@ def _watch(pid: int, started: int) -> None:
             poll.poll()
     while process_start(pid) == started:
         time.sleep(LOOK)
+    end_descendants()
     os._exit(1)  # a commit that is cut off here leaves the session as it was before it
 
 
+def end_descendants(thread: int | None = None) -> None:
+    """End what tasks in this process, or in one thread of it, have started (see `status.descendants`)."""
+    _kill(descendants(os.getpid(), thread))
+
+
 def kill(pid: int) -> None:
-    """End a process of this host at once; one that is gone already is no error."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows ends a process by SIGTERM, too
+    """End a process of this host at once, and what it has started; one that is gone already is no error."""
+    with suppress(ProcessLookupError, AttributeError):
+        os.kill(pid, signal.SIGSTOP)  # so that it starts nothing more
+    _kill([pid, *descendants(pid)])
+
+
+def _kill(processes: Iterable[int]) -> None:
+    for pid in processes:
+        with suppress(ProcessLookupError):
+            os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))  # Windows ends a process by SIGTERM, too
