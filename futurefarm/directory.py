@@ -37,6 +37,7 @@ __all__ = ["Directory", "check_session_name", "computer_name", "new_session_name
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _STAMP = re.compile(r"[0-9a-f]{10}")
+_NEEDED = 256 << 10  # bytes: what a session needs to be made at all
 _SIDE_FILES = ("-wal", "-shm", "-journal", ".blobs")
 _LONGEST = 400
 """Bytes that the path of a directory may have: SQLite opens no file whose path has more than 512."""
@@ -101,8 +102,7 @@ class Directory:
         probe = self.farm / f"probe-{secrets.token_hex(4)}"
         try:
             for path in (probe, self.path / f".{probe.name}"):
-                path.touch(mode=0o600, exist_ok=False)
-                path.unlink()
+                _write_and_remove(path)
         except OSError as error:
             raise DirectoryError(
                 f"the directory {self.path} cannot be written ({error.strerror}), so results could not be "
@@ -217,17 +217,25 @@ class Directory:
         """Return the text of a file, which whoever comes first has written."""
         if not path.exists():
             draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-            with draft.open("x") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
             try:
+                with draft.open("x") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
                 os.link(draft, path)  # unlike a rename it does not replace what another process wrote
             except FileExistsError:
                 pass
             finally:
-                draft.unlink()
+                draft.unlink(missing_ok=True)
         return path.read_text()
+
+
+def _write_and_remove(path: Path) -> None:
+    try:
+        with path.open("xb") as file:
+            file.write(bytes(_NEEDED))
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def computer_name() -> str:

@@ -15,6 +15,8 @@
     │   ├── SessionNameError (ValueError)
     │   ├── SessionLockedError (TimeoutError)
     │   ├── SessionClosedError (ValueError)
+    │   ├── UnstoredError                     results cannot be stored now; the error names their tasks
+    │   │   └── StorageFullError              ... because the disk or a quota is full
     │   ├── DamagedSessionError
     │   ├── UnreadableValueError (UnpicklingError)  a value whose class is missing, for example
     │   │   └── UntrustedValueError (PermissionError) ... or which others may have written
@@ -49,10 +51,12 @@ __all__ = [
     "SessionError",
     "SessionLockedError",
     "SessionNameError",
+    "StorageFullError",
     "TasksFailedError",
     "UnknownExecutorError",
     "UnreadableValueError",
     "UnstorableError",
+    "UnstoredError",
     "UntrustedValueError",
     "UsageError",
     "UsageTypeError",
@@ -182,6 +186,20 @@ class SessionLockedError(SessionError, TimeoutError):
 
 class SessionClosedError(SessionError, ValueError):
     """The session is closed, or belongs to the process that this one was forked from."""
+
+
+class UnstoredError(SessionError):
+    """Something cannot be stored now; what had been stored is intact.
+
+    Attributes: ``path``, ``errno`` where known, and, when ``run_tasks`` raises it, ``tasks``: the numbers of
+    the tasks that ended without being stored. ``resume=True`` runs them again.
+    """
+
+    tasks: tuple[int, ...] = ()
+
+
+class StorageFullError(UnstoredError):
+    """The disk, or a quota, is full. Attributes as in UnstoredError."""
 
 
 class DamagedSessionError(SessionError):

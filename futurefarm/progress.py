@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -19,6 +20,9 @@ TICK = 0.2
 
 LINE_EVERY = 60.0
 """Seconds between two lines, where there is no terminal."""
+
+REMIND = 10.0
+"""Seconds after which it is said again that the disk is full."""
 
 _WORKER_FORMAT = "{desc} {percentage:3.0f}%|{bar}|"
 
@@ -62,6 +66,7 @@ class Progress:
         self._clock = clock
         self._begun = clock()
         self._lined = self._begun
+        self._full_told = self._begun - REMIND
         self._lock = threading.RLock()
         self._over = threading.Event()
         self._ticker: threading.Thread | None = None
@@ -142,16 +147,29 @@ class Progress:
             elif self._lines:
                 self._write(text)
 
+    def say_that_the_disk_is_full(self, results: int) -> None:
+        """Say that results wait for space; not again for a while."""
+        with self._lock:
+            now = self._clock()
+            if now - self._full_told >= REMIND:
+                self._full_told = now
+                wait = "result waits" if results == 1 else "results wait"
+                self.say(f"the disk is full: {results} {wait}; free space or press Ctrl-C")
+
     def _tick(self) -> None:
         while not self._over.wait(TICK):
             with self._lock:
+                workers = self._workers()
+                waiting = sum(worker.waiting for worker in workers)
+                if waiting:
+                    self.say_that_the_disk_is_full(waiting)
                 if self._lines:
                     self._line_if_due()
                 elif self._bar is not None:
-                    self._draw(self._draw_workers)
+                    self._draw(partial(self._draw_workers, workers))
 
-    def _draw_workers(self) -> None:
-        for worker in self._workers():
+    def _draw_workers(self, workers: list[Worker]) -> None:
+        for worker in workers:
             bar = self._bars.get(worker.number)
             if bar is None:
                 if worker.fraction is None:

@@ -103,6 +103,11 @@ class Scheduler:
         """The numbers of the tasks that are submitted."""
         return {task.number for chunk in self._running.values() for task in chunk}
 
+    def numbers_of(self, ticket: int, receipt: Receipt) -> list[int]:
+        """Return the numbers of the tasks that ended and, as the receipt says, could not be stored."""
+        chunk = self._running[ticket]
+        return [task.number for task in chunk[receipt.ended : receipt.ended + receipt.unstored]]
+
     @property
     def waiting(self) -> int:
         """The number of tasks that were pulled and are not submitted."""

@@ -32,8 +32,9 @@ __all__ = [
 IDLE = -1
 
 # number of the task, its start, fraction done (negative: never reported), where its output begins, process
-# id, start of the process, its peak memory, leashed to its parent, length of host and of text
-_LAYOUT = struct.Struct("<qddqqqqBHH")
+# id, start of the process, its peak memory, leashed to its parent, results that wait for space, length of
+# host and of text
+_LAYOUT = struct.Struct("<qddqqqqBHHH")
 _HEAD = 64
 _HOST = 128
 _SIZE = 512
@@ -41,8 +42,10 @@ _NUMBER = struct.Struct("<qddq")
 _FRACTION = struct.Struct("<d")
 _MEMORY = struct.Struct("<q")
 _MEMORY_AT = 48
+_WAITING = struct.Struct("<H")
 _TEXT = struct.Struct("<H")
 _TEXT_AT = _LAYOUT.size - _TEXT.size
+_WAITING_AT = _LAYOUT.size - struct.calcsize("<HHH")
 
 
 class Worker(NamedTuple):
@@ -50,7 +53,7 @@ class Worker(NamedTuple):
 
     ``task`` is None between tasks, ``since`` seconds since 1970, ``fraction`` 0 to 1, ``output`` where in the
     file of the worker's output that of the task begins, ``memory`` the most that the process has used, in
-    bytes, where that is known.
+    bytes, where that is known. ``waiting`` results cannot be stored yet, because the disk is full.
     """
 
     number: int
@@ -64,6 +67,7 @@ class Worker(NamedTuple):
     started: int
     memory: int | None
     leashed: bool
+    waiting: int = 0
 
     @property
     def began(self) -> bool:
@@ -91,7 +95,7 @@ class Page:
     def __init__(self, folder: Path, *, leashed: bool) -> None:
         host, pid, started = this_process()
         name = host.encode()[:_HOST]
-        head = _LAYOUT.pack(IDLE, 0.0, -1.0, 0, pid, started, 0, leashed, len(name), 0)
+        head = _LAYOUT.pack(IDLE, 0.0, -1.0, 0, pid, started, 0, leashed, 0, len(name), 0)
         blank = (head.ljust(_HEAD, b"\0") + name).ljust(_SIZE, b"\0")
         self.number, self.path = _claim(folder, blank)
         with self.path.open("r+b") as file:
@@ -117,6 +121,10 @@ class Page:
         """Note the most memory that the process has used, in bytes: nobody can ask it when it is dead."""
         _MEMORY.pack_into(self._map, _MEMORY_AT, peak)
 
+    def wait(self, results: int) -> None:
+        """Note how many results wait for space on a full disk."""
+        _WAITING.pack_into(self._map, _WAITING_AT, min(results, 0xFFFF))
+
     def end(self) -> None:
         """Note that no task runs."""
         _NUMBER.pack_into(self._map, 0, IDLE, time.time(), -1.0, 0)
@@ -135,8 +143,12 @@ def _claim(folder: Path, blank: bytes) -> tuple[int, Path]:
         except FileExistsError:
             number += 1
             continue
-        with os.fdopen(fd, "wb") as file:
-            file.write(blank)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(blank)  # all of it: to map what the disk has no room for would kill the worker
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
         return number, path
 
 
@@ -154,8 +166,8 @@ def _read(path: Path) -> Worker:
     data = path.read_bytes()
     if len(data) != _SIZE:
         raise ValueError(path)
-    task, since, fraction, output, pid, started, memory, leashed, *lengths = _LAYOUT.unpack_from(data)
-    host_length, length = lengths
+    task, since, fraction, output, pid, started, memory, leashed, *rest = _LAYOUT.unpack_from(data)
+    waiting, host_length, length = rest
     at = _HEAD + _HOST
     return Worker(
         int(path.name),
@@ -169,6 +181,7 @@ def _read(path: Path) -> Worker:
         started,
         memory or None,
         bool(leashed),
+        waiting,
     )
 
 

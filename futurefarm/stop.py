@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -86,6 +87,7 @@ class Listener:
         self.flag = flag
         self._directory = directory
         self._mark = directory.stop_of(sweep)
+        self._ready = self._mark.with_name(f"{self._mark.name}.ready")
         self._end_now = end_now
         self._clock = clock
         self._seen = seen
@@ -98,6 +100,7 @@ class Listener:
         """The signal that is sent again when the sweep is over."""
 
     def __enter__(self) -> Listener:
+        self._ready.touch(mode=0o600)
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 before = signal.getsignal(number)
@@ -138,12 +141,18 @@ class Listener:
             self.flag.set("the end of the program", now=threading.current_thread().daemon)
 
     def tell_workers(self) -> None:
-        """Leave the file at which the workers of this sweep look."""
-        self._mark.touch(mode=0o600)
+        """Leave the file at which the workers of this sweep look.
+
+        It was made in advance, as this may have to be done on a full disk, and in a signal handler.
+        """
+        with suppress(OSError):  # told already; or the directory is gone, and nobody can be told
+            os.replace(self._ready, self._mark)
 
     def forget(self) -> None:
         """Remove that file; the workers are gone."""
-        self._mark.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._ready.unlink(missing_ok=True)
+            self._mark.unlink(missing_ok=True)
 
     @contextmanager
     def waiting_for_user(self) -> Iterator[None]:

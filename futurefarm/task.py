@@ -69,9 +69,10 @@ class Receipt(NamedTuple):
     """A worker's answer to a chunk: how many of its tasks ended, which of them failed, and where they are.
 
     ``ended`` counts from the front of the chunk; the rest was not begun, because the sweep was stopped or
-    the chunk took too long. ``failed`` are the places in the chunk of tasks that may be tried again, and
-    ``final`` of those that failed by an error for which that was not asked. ``outcomes`` is empty but for a
-    worker that does not see the directory.
+    the chunk took too long. The first ``unstored`` of the rest did end, but the disk stayed full: they have
+    to be run again. ``failed`` are the places in the chunk of tasks that may be tried again, and ``final`` of
+    those that failed by an error for which that was not asked. ``outcomes`` is empty but for a worker that
+    cannot commit where it is.
     """
 
     ended: int
@@ -79,6 +80,7 @@ class Receipt(NamedTuple):
     final: tuple[int, ...]
     seconds: float
     session: str | None
+    unstored: int = 0
     outcomes: tuple[Outcome, ...] = ()
 
     def dumps(self) -> bytes:
@@ -88,9 +90,8 @@ class Receipt(NamedTuple):
 
     @classmethod
     def loads(cls, data: bytes) -> Receipt:
-        ended, failed, final, seconds, session, sent = pickle.loads(data)
-        outcomes = tuple(Outcome(Task(*task), *rest) for task, *rest in sent)
-        return cls(ended, failed, final, seconds, session, outcomes)
+        *head, outcomes = pickle.loads(data)
+        return cls._make((*head, tuple(Outcome(Task(*task), *rest) for task, *rest in outcomes)))
 
 
 class Job(NamedTuple):
@@ -105,6 +106,7 @@ class Job(NamedTuple):
     timeout: float | str | None  # as in limit.Limit
     parent: tuple[str, int, int]  # host, pid and start of the process that called run_tasks
     capture: bool  # what tasks print is kept from the terminal
+    full_wait: float  # seconds for which a full disk is waited for
 
 
 class Chunk(NamedTuple):

@@ -12,6 +12,8 @@ import pytest
 
 from futurefarm import DataManager
 
+from .disk import SmallDisk
+
 # Servants of loky and multiprocessing that serve the whole program by design.
 _SERVANTS = ("resource_tracker", "forkserver")
 
@@ -19,6 +21,16 @@ _SERVANTS = ("resource_tracker", "forkserver")
 @pytest.fixture
 def dataman(tmp_path: Path) -> DataManager:
     return DataManager("farm", tmp_path)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A real file system of 1 MB."""
+    disk = SmallDisk(tmp_path / "disk")
+    if not disk.mount(1 << 20):
+        pytest.skip("only root may mount a small disk")
+    yield disk
+    disk.unmount()
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sqlite3
+import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -16,10 +20,13 @@ from futurefarm.errors import (
     BrokenExecutorError,
     DirectoryError,
     NewerSessionError,
+    StorageFullError,
+    UnstoredError,
     UsageError,
     UsageTypeError,
 )
 from futurefarm.executors.serial import SerialExecutor
+from futurefarm.farm import plan
 from futurefarm.farm.plan import usable_cores
 from futurefarm.store import Header
 from futurefarm.testing import ManualExecutor
@@ -434,3 +441,97 @@ def test_threads_are_told_of_their_time_limit(dataman):
 
     assert [0, 2] == sorted(dataman.values())
     assert ["timeout"] == [record.status for record in dataman.failures()]
+
+
+# -- a full disk
+
+
+def zeros(number: int, size: int) -> tuple[int, bytes]:
+    return number, bytes(size)
+
+
+def stored(dataman: DataManager) -> list[int]:
+    return sorted(number for number, _ in dataman.values())
+
+
+class Screen(io.StringIO):
+    """A stream that lets something happen when a text is written to it."""
+
+    def __init__(self, text: str, happens: Callable[[], None]) -> None:
+        super().__init__()
+        self.text, self.happens = text, happens
+
+    def write(self, text: str) -> int:
+        if self.text in text:
+            self.text = "\0"
+            self.happens()
+        return super().write(text)
+
+
+LARGE = [(number, 100_000) for number in range(20)]
+
+
+@pytest.mark.parametrize("executor", ["serial", "thread", "loky"])
+def test_a_sweep_waits_for_space_says_so_and_goes_on_by_itself(executor, disk, monkeypatch):
+    dataman = DataManager("farm", disk.path)
+    disk.fill(free=700_000)
+    monkeypatch.setattr(sys, "stderr", Screen("the disk is full", disk.grow))
+    summary = run_tasks(dataman, zeros, LARGE, executor, workers=1)
+
+    assert "the disk is full" in sys.stderr.getvalue()
+    assert (20, 0) == (summary.done, summary.failed)
+    assert list(range(20)) == stored(dataman)
+    assert 20 == len(list(dataman.records())), "a task was run twice"
+
+
+@pytest.mark.parametrize("executor", ["serial", "thread", "loky"])
+def test_a_sweep_that_waited_in_vain_names_the_tasks_which_resume_runs_again(executor, disk, monkeypatch):
+    monkeypatch.setattr(plan, "FULL_WAIT", 0.3)
+    dataman = DataManager("farm", disk.path)
+    disk.fill(free=700_000)
+    with pytest.raises(StorageFullError, match="Free space") as caught:
+        run_tasks(dataman, zeros, LARGE, executor, workers=2, progress=False)
+    before = stored(dataman)
+    disk.grow()
+    summary = run_tasks(dataman, zeros, LARGE, executor, workers=2, progress=False, resume=True)
+
+    assert (dataman.basepath, errno.ENOSPC) == (caught.value.path, caught.value.errno)
+    assert caught.value.tasks
+    assert not set(before) & set(caught.value.tasks)
+    assert (len(before), 20 - len(before)) == (summary.skipped, summary.done)
+    assert list(range(20)) == stored(dataman)
+
+
+def test_a_stop_ends_the_wait_for_space(disk, monkeypatch):
+    dataman = DataManager("farm", disk.path)
+    disk.fill(free=700_000)
+    flag = StopFlag()
+    screen = Screen("wait", flag.set)
+    monkeypatch.setattr(sys, "stderr", screen)
+    with pytest.raises(StorageFullError):
+        run_tasks(dataman, zeros, LARGE, "thread", workers=2, stop=flag)
+
+    assert "the disk is full" in screen.getvalue()
+
+
+def test_nothing_is_run_on_a_disk_that_is_full_from_the_start(disk):
+    dataman = DataManager("farm", disk.path)
+    disk.fill()
+    with pytest.raises(DirectoryError, match=r"No space left on device.*Nothing was run"):
+        run_tasks(dataman, zeros, LARGE, "thread", progress=False)
+
+
+@pytest.mark.parametrize("executor", ["serial", "thread", "loky"])
+def test_a_directory_that_is_moved_while_a_sweep_runs_ends_it(executor, dataman, tmp_path):
+    moved = str(tmp_path / "moved.data")
+
+    def task(x):
+        if x == 1:
+            os.rename(dataman.basepath, moved)
+        return x
+
+    with pytest.raises(UnstoredError, match="moved or deleted") as caught:
+        run_tasks(dataman, task, range(100), executor, workers=1, progress=False)
+
+    assert 1 in caught.value.tasks
+    assert not os.path.exists(dataman.basepath)

@@ -75,8 +75,8 @@ def test_what_was_done_before_is_in_the_bar_but_not_in_its_speed(bars):
 
 
 def test_a_worker_that_reports_has_a_bar(bars):
-    with progress(Recorder, workers=[worker(0), worker(1, fraction=None)]) as shown:
-        shown._draw_workers()
+    with progress(Recorder) as shown:
+        shown._draw_workers([worker(0), worker(1, fraction=None)])
 
     assert 2 == len(bars), "the main bar, and that of worker 0"
     assert (25, "worker 0: task 3 epoch 2") == (bars[1].n, bars[1].desc)

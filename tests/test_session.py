@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import shelve
@@ -18,9 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from futurefarm import DataManager
-from futurefarm.errors import SessionClosedError, SessionError, SessionLockedError
+from futurefarm.errors import SessionClosedError, SessionError, SessionLockedError, StorageFullError
 from futurefarm.session import KeyMaker, seal
 from futurefarm.session import session as room
+from futurefarm.store import Header
+from futurefarm.task import Outcome, Task
 
 from .companion import Companion, run
 
@@ -654,3 +657,75 @@ if sys.platform == "linux":
             assert stored == len(dataman) == len(list(dataman.values()))
         finally:
             subprocess.run(["umount", folder], check=True)
+
+
+# -- a disk that is full, or fails
+
+
+def outcomes(*numbers: int, size: int = 10) -> list[Outcome]:
+    return [
+        Outcome(Task(n, bytes(16), 0, 1, b""), "ok", bytes(size), None, None, "host", 1, 0.0, 0.0, None)
+        for n in numbers
+    ]
+
+
+def numbers_in(dataman: DataManager) -> list[int]:
+    return sorted(record.number for record in dataman.records())
+
+
+def test_what_was_committed_is_intact_when_the_disk_is_full_and_the_session_goes_on_later(disk):
+    dataman = DataManager("farm", disk.path)
+    with dataman.session("s") as session:
+        session.commit("sweep", "{}", outcomes(0, 1))
+        disk.fill(free=20_000)
+        for _ in range(2):
+            with pytest.raises(StorageFullError) as caught:
+                session.commit("sweep", "{}", outcomes(2, 3, size=40_000))
+            assert [0, 1] == numbers_in(dataman)
+        disk.empty()
+        session.commit("sweep", "{}", outcomes(2, 3, size=40_000))
+
+    assert (session.path, errno.ENOSPC) == (caught.value.path, caught.value.errno)
+    assert [0, 1, 2, 3] == numbers_in(dataman)
+
+
+def test_what_did_not_fit_takes_no_space_from_others(disk):
+    dataman = DataManager("farm", disk.path)
+    with dataman.session("s") as session:
+        disk.fill(free=80_000)
+        with pytest.raises(StorageFullError):
+            session.commit("sweep", "{}", outcomes(0, size=200_000))
+        assert disk.free > 60_000
+
+
+def test_a_session_that_cannot_be_made_on_a_full_disk_leaves_nothing_behind(disk):
+    dataman = DataManager("farm", disk.path)
+    disk.fill()
+    with pytest.raises(StorageFullError):
+        dataman.session("s")
+
+    found = [path.name for path in disk.path.rglob("*") if path.is_file() and path.name != "ballast"]
+    assert ["id", "s.lock"] == sorted(found)
+
+
+def test_a_session_that_cannot_be_sealed_stays_readable(disk):
+    dataman = DataManager("farm", disk.path)
+    with dataman.session("s") as session:
+        session.commit("sweep", "{}", outcomes(0, size=100_000))
+        disk.fill()
+    assert [0] == numbers_in(dataman)
+    assert Header.read(Path(session.path)).writing
+
+    disk.empty()
+    assert seal(dataman.directory, "s")
+    assert [0] == numbers_in(dataman)
+
+
+def test_a_session_whose_directory_is_moved_says_so_instead_of_acknowledging(dataman, tmp_path):
+    with dataman.session("s") as session:
+        session.commit("sweep", "{}", outcomes(0))
+        os.rename(dataman.basepath, tmp_path / "moved.data")
+        with pytest.raises(SessionError, match="moved away"):
+            session.commit("sweep", "{}", outcomes(1))
+
+    assert 0 in numbers_in(DataManager("moved", tmp_path))

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from futurefarm import DataManager, run_tasks
 from futurefarm.dataman import ForeignFileWarning
+from futurefarm.directory import Directory
 from futurefarm.errors import (
     DamagedSessionError,
     IncompleteCopyError,
@@ -282,6 +283,27 @@ def test_a_crash_while_a_session_is_made_leaves_none(dataman):
     assert [dataman.session_filename("s")] == dataman.session_filenames()
     with dataman.session("other") as session:
         session["a"] = 1
+    assert 4 == len(dataman)
+
+
+def test_a_session_without_a_log_whose_writer_died_in_a_commit_stays_readable(dataman, monkeypatch):
+    monkeypatch.setattr(Directory, "on_network", True)
+    crash(
+        dataman,
+        "session.close()\n"
+        "from futurefarm.directory import Directory\n"
+        "Directory.on_network = True\n"
+        "session = DataManager.at(sys.argv[1]).session(sys.argv[2])\n"
+        "session.store.connection.execute('PRAGMA cache_size = 1')\n"
+        "with session.store.transaction():\n"
+        "    for i in range(3, 10): session[str(i)] = bytes(10_000)\n"
+        "    os._exit(3)\n",
+    )
+    assert {"s", "s-journal"} == files_of(dataman)
+    assert {"0": 0, "1": 1, "2": 2} == dict(dataman.items())
+    with dataman.session("s") as session:
+        session["3"] = 3
+    assert {"s"} == files_of(dataman)
     assert 4 == len(dataman)
 
 

@@ -42,7 +42,7 @@ def test_a_chunk_arrives_as_it_was_sent():
 def test_a_receipt_arrives_as_it_was_sent():
     for receipt in (
         Receipt(3, (0, 2), (), 0.1, "session"),
-        Receipt(1, (), (), 0.1, None, (OUTCOME, OUTCOME._replace(value=None))),
+        Receipt(1, (), (), 0.1, None, 3, (OUTCOME, OUTCOME._replace(value=None))),
     ):
         assert receipt == Receipt.loads(receipt.dumps())
         assert all(isinstance(outcome.task, Task) for outcome in Receipt.loads(receipt.dumps()).outcomes)

@@ -7,22 +7,27 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import Executor, Future
 from pathlib import Path
 
 import pytest
 
 from futurefarm import DataManager, run_tasks
-from futurefarm.status import this_process
+from futurefarm.errors import StorageFullError
+from futurefarm.status import read, this_process
 from futurefarm.task import RECEIPT_SIZE, Chunk, Job, Receipt, Task, dumps_function, dumps_item
 from futurefarm.testing.tasks import misbehave, square
 from futurefarm.worker import TaskInterrupted, interrupt_running, leave, run_chunk
 from futurefarm.worker.interrupt import interruptible
+from futurefarm.worker.patience import Patience
 
 from .program import Program
 
 
-def make_job(dataman: DataManager, function, directory_id: str | None = None) -> bytes:
+def make_job(
+    dataman: DataManager, function, directory_id: str | None = None, full_wait: float = 60.0
+) -> bytes:
     directory = dataman.directory
     directory.workers("sweep").mkdir(exist_ok=True)
     job = Job(
@@ -35,6 +40,7 @@ def make_job(dataman: DataManager, function, directory_id: str | None = None) ->
         timeout=None,
         parent=this_process(),
         capture=True,
+        full_wait=full_wait,
     )
     return pickle.dumps(tuple(job))
 
@@ -252,3 +258,115 @@ def test_many_sweeps_run_at_once_in_one_process(tmp_path):
         thread.join()
 
     assert [[0, 1, 2]] * 6 == [sorted(dataman.values()) for dataman in managers]
+
+
+# -- a full disk
+
+
+class Clock:
+    """Time that passes only while somebody waits."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Full:
+    """A disk that takes something after so many tries."""
+
+    def __init__(self, tries: float) -> None:
+        self.tries = tries
+
+    def __call__(self) -> str:
+        self.tries -= 1
+        if self.tries > 0:
+            raise StorageFullError("full")
+        return "stored"
+
+
+def make_patience(seconds: float, over=lambda: False) -> tuple[Patience, Clock]:
+    clock = Clock()
+    return Patience(seconds, over, clock=clock, sleep=clock.sleep), clock
+
+
+def test_a_full_disk_is_waited_for_and_both_ends_of_the_wait_are_told():
+    patience, clock = make_patience(60.0)
+    told: list[bool] = []
+
+    assert "stored" == patience.store(Full(1), told.append)
+    assert ([], 0.0) == (told, clock.now), "nothing is told where nothing waits"
+    assert "stored" == patience.store(Full(5), told.append)
+    assert [True, False] == told
+    assert 0 < clock.now < 2
+
+
+def test_a_full_disk_is_waited_for_only_so_long():
+    patience, clock = make_patience(60.0)
+    full = Full(float("inf"))
+    with pytest.raises(StorageFullError):
+        patience.store(full, lambda waiting: None)
+
+    assert 60.0 == pytest.approx(clock.now)
+
+
+def test_the_wait_for_a_full_disk_ends_when_the_sweep_is_stopped():
+    patience, clock = make_patience(60.0, over=lambda: clock.now > 3)
+    with pytest.raises(StorageFullError):
+        patience.store(Full(float("inf")), lambda waiting: None)
+
+    assert 3 < clock.now < 3.1
+
+
+def zeros(size: int) -> bytes:
+    return bytes(size)
+
+
+def start(dataman: DataManager, job: bytes, items) -> tuple[threading.Thread, list[Receipt]]:
+    receipts: list[Receipt] = []
+
+    def work() -> None:
+        receipts.append(Receipt.loads(run_chunk(Chunk.dumps(job, make_tasks(items)))))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread, receipts
+
+
+def until(condition) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_worker_holds_what_it_has_and_begins_nothing_new_until_there_is_space(disk):
+    dataman = DataManager("farm", disk.path)
+    job = make_job(dataman, zeros)
+    assert 1 == Receipt.loads(run_chunk(Chunk.dumps(job, make_tasks([1])))).ended
+    disk.fill(free=100_000)
+    thread, receipts = start(dataman, job, [300_000, 2])
+    until(lambda: any(worker.waiting for worker in read(dataman.directory.workers("sweep"))))
+    assert [1] == [len(value) for value in dataman.values()]
+    disk.empty()
+    thread.join()
+
+    assert (2, 0, ()) == (receipts[0].ended, receipts[0].unstored, receipts[0].outcomes)
+    assert [1, 2, 300_000] == sorted(len(value) for value in dataman.values())
+    assert [0, 0] == [worker.waiting for worker in read(dataman.directory.workers("sweep"))]
+
+
+def test_a_worker_that_waited_in_vain_says_what_is_not_stored(disk):
+    dataman = DataManager("farm", disk.path)
+    job = make_job(dataman, zeros, full_wait=0.2)
+    disk.fill(free=300_000)
+    data = run_chunk(Chunk.dumps(job, make_tasks([1, 600_000])))
+    receipt = Receipt.loads(data)
+
+    assert (0, 2, ()) == (receipt.ended, receipt.unstored, receipt.outcomes)
+    assert len(data) <= RECEIPT_SIZE
+    assert 0 == dataman.itemcount()

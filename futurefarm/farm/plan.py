@@ -20,6 +20,9 @@ from .options import Options
 
 __all__ = ["Plan", "make_plan", "usable_cores"]
 
+FULL_WAIT = 60.0
+"""Seconds for which a sweep waits for space on a full disk, before it ends with an error."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -71,6 +74,7 @@ def make_plan(
             timeout=options.timeout,
             parent=this_process(),
             capture=bool(options.capture),
+            full_wait=FULL_WAIT,
         ),
         args=iterator,
         total=total,

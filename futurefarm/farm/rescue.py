@@ -175,8 +175,9 @@ class Rescue:
         late = [self._outcome(task, "timeout", text, pages) for task in lost.late]
         if not crashed and not late:
             return
-        sweep.commit(crashed + late)
         self.forget_breakdowns()
+        if not sweep.shortage.commit(crashed + late):
+            return
         for task in lost.blamed:
             sweep.count(sweep.scheduler.crashed(task))
         for task in lost.late:

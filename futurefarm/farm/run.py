@@ -93,6 +93,9 @@ def run_tasks(
         DirectoryError, SessionError: the directory cannot be used; nothing was run.
         TasksFailedError: tasks failed; all other results are stored.
         BrokenExecutorError: the engine died and cannot be replaced; what had finished is stored.
+        StorageFullError: the disk stayed full for a minute, or the sweep was stopped while it was. The tasks
+            in its ``tasks`` ended and are not stored; ``resume=True`` runs them again. All else is stored.
+        UnstoredError: the same, because the directory was moved or cannot be written any more.
         KeyboardInterrupt: Ctrl-C was pressed twice; what had finished is stored.
 
     Example:

@@ -14,12 +14,13 @@ from ..session import seal
 from ..status import Worker, clear, read
 from ..stop import Listener
 from ..store import Header
-from ..task import Chunk, Outcome, Receipt
-from ..worker import commit, interrupt_running, join, leave
+from ..task import Chunk, Receipt
+from ..worker import interrupt_running, join, leave
 from .deadline import Deadline
 from .items import Items
 from .plan import Plan
 from .rescue import Rescue
+from .shortage import Shortage
 from .summary import Summary, failure_of
 
 __all__ = ["Sweep"]
@@ -53,6 +54,7 @@ class Sweep:
         self.pool = Pool(plan.engine, plan.workers)
         self.rescue = Rescue(self)
         self.deadline = Deadline(self, plan.job.timeout)
+        self.shortage = Shortage(self)
         self.stop = Listener(
             plan.flag, self.directory, self.name, plan.job.stop_seen, end_now=interrupt_running
         )
@@ -139,18 +141,16 @@ class Sweep:
     def take(self, ticket: int, data: bytes) -> None:
         """Take a receipt: what it tells of is on disk, so it counts."""
         receipt = Receipt.loads(data)
-        if receipt.outcomes:  # of a worker that does not see the directory
-            self.commit(receipt.outcomes)
+        if receipt.unstored:
+            self.shortage.note(self.scheduler.numbers_of(ticket, receipt))
+        if receipt.outcomes and not self.shortage.commit(receipt.outcomes):  # of a worker that cannot commit
+            receipt = receipt._replace(ended=0, failed=(), final=())
         if receipt.session is not None:
             self.sessions.add(receipt.session)
         self.count(self.scheduler.ended(ticket, receipt, time.monotonic()))
         if receipt.ended:
             self.rescue.forget_breakdowns()
             self.deadline.limit.note(receipt.seconds / receipt.ended)
-
-    def commit(self, outcomes: tuple[Outcome, ...] | list[Outcome]) -> None:
-        """Commit outcomes through the session of this process."""
-        self.sessions.add(commit(self.payload, outcomes))
 
     def count(self, ended: Ended) -> None:
         """Count tasks that are on disk, and those that were there before."""
@@ -162,9 +162,8 @@ class Sweep:
     def _book_refused(self) -> None:
         """Book the items that cannot be made a task; they fail like any other."""
         refused = self.items.refused()
-        if refused:
-            self.commit(refused)
-        self.count(Ended(0, self.scheduler.failed(len(refused))))
+        if not refused or self.shortage.commit(refused):
+            self.count(Ended(0, self.scheduler.failed(len(refused))))
 
     # -- the end
 
@@ -178,9 +177,10 @@ class Sweep:
         leave(self.name)
         if now:
             self.rescue.count_unacknowledged()
-        self._seal_sessions()
-        clear(self.pages)
+        with suppress(OSError):  # what cannot be sealed or removed now does no harm, and the next sweep can
+            self._seal_sessions()
         with suppress(OSError):
+            clear(self.pages)
             self.pages.rmdir()
         self.stop.forget()
 
@@ -212,6 +212,8 @@ class Sweep:
     def _conclude(self, summary: Summary) -> Summary:
         if self.stop.flag.now and self.stop.owed is None:
             raise KeyboardInterrupt(str(summary))
+        if self.shortage.error is not None:
+            raise self.shortage.error
         if self.items.error is not None:
             raise self.items.error
         if summary.failed and self.plan.options.on_error != "record":

@@ -7,12 +7,13 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ..directory import Directory
-from ..errors import SessionError
+from ..errors import FutureFarmError
 from ..status import this_process
-from ..store import Store, create, open_reader
+from ..store import Store, create, named, open_reader
 
 __all__ = ["NotedHome", "home_of", "open_store", "read_note"]
 
@@ -40,6 +41,15 @@ def home_of(directory: Directory, name: str) -> NotedHome:
 def open_store(directory: Directory, name: str) -> Store:
     """Open or make a session's file; its lock is held."""
     path = directory.session(name)
+    try:
+        return _open(directory, name, path)
+    except OSError as error:
+        if isinstance(error, FutureFarmError):
+            raise
+        raise named(path, error) from error
+
+
+def _open(directory: Directory, name: str, path: Path) -> Store:
     home = home_of(directory, name)
     if path.exists():
         with open_reader(path, home=home):  # a file from elsewhere is checked, and at home from then on
@@ -51,11 +61,9 @@ def open_store(directory: Directory, name: str) -> Store:
     try:
         create(draft)
         draft.rename(path)  # under its name it is whole from the first moment
-    except OSError as error:
+    except OSError:
         draft.unlink(missing_ok=True)
-        raise SessionError(
-            f"the session {path} cannot be made ({error.strerror or error}).", path=str(path)
-        ) from error
+        raise
     _sync(directory.path)
     return Store(path, wal=not directory.on_network, home=home)
 
@@ -74,11 +82,15 @@ def write_note(directory: Directory, name: str, inode: int | None, logs: Sequenc
     host, pid, _ = this_process()
     note = directory.holder(name)
     draft = note.with_name(f"{note.name}.{secrets.token_hex(4)}")
-    with draft.open("x") as file:
-        json.dump({"host": host, "pid": pid, "since": time.time(), "inode": inode, "logs": logs}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(note)
+    try:
+        with draft.open("x") as file:
+            json.dump({"host": host, "pid": pid, "since": time.time(), "inode": inode, "logs": logs}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(note)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def read_note(directory: Directory, name: str) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..directory import Directory
 from ..store import Store
+from ..task import Outcome
 from .lock import LOCK_TIMEOUT
 from .session import Session
 
@@ -61,6 +62,11 @@ class LockingSession(Session):
                 yield
             finally:  # not a plain count: Ctrl-C may have struck before the lock was taken
                 self._lock.release(level)
+
+    def commit(self, sweep: str, record: str, outcomes: Sequence[Outcome]) -> int:
+        """Store results and ledger rows in one transaction, as `Session.commit` does, holding the lock."""
+        with self._held():
+            return super().commit(sweep, record, outcomes)
 
     def _fold_long_log(self) -> None:
         with self._held():

@@ -22,7 +22,7 @@ A copy that was torn while a log was folded in is known by what lies behind its 
 from .checksum import checksum
 from .copy import adopt, copy, overlaps
 from .examine import Finding, examine
-from .format import FORMAT, Header, Home, create, log_size, sync, verified, verified_key
+from .format import FORMAT, Header, Home, create, log_size, named, sync, verified, verified_key
 from .reader import Attempt, Reader, open_reader
 from .recover import Recovered, recover
 from .store import Store
@@ -42,6 +42,7 @@ __all__ = [
     "create",
     "examine",
     "log_size",
+    "named",
     "open_reader",
     "overlaps",
     "recover",

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import sqlite3
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from ..errors import DamagedSessionError, IncompleteCopyError, NewerSessionError, SessionError
+from ..errors import (
+    DamagedSessionError,
+    FutureFarmError,
+    IncompleteCopyError,
+    NewerSessionError,
+    SessionError,
+    StorageFullError,
+)
 from .checksum import checksum
 from .grip import Grip
 from .tail import Tail
@@ -90,7 +99,8 @@ def create(path: Path) -> None:
         # Nobody knows the file yet: it may be written carelessly and then synced as a whole.
         connection.execute("PRAGMA journal_mode = OFF")
         connection.execute("PRAGMA synchronous = OFF")
-        connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
+        with named_errors(path):
+            connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
     finally:
         connection.close()
     Tail(0).write(path)
@@ -224,10 +234,47 @@ def damage(path: Path, what: object, key: str | None = None) -> DamagedSessionEr
     )
 
 
-def damaged(path: Path, error: sqlite3.Error | UnicodeDecodeError) -> SessionError:
-    if isinstance(error, sqlite3.OperationalError):  # full, locked, no permission, input or output failed
-        return SessionError(f"the session {path} cannot be used: {error}.", path=str(path))
-    return damage(path, error)
+def named(path: Path, error: sqlite3.Error | OSError | UnicodeDecodeError) -> SessionError:
+    """Return the error of ours that names the session for one of SQLite or of the file system."""
+    if isinstance(error, OSError):
+        if error.errno in _FULL:
+            return full(path)
+        text = f"the session {path} cannot be used ({error.strerror or error})."
+        return SessionError(text, path=str(path), errno=error.errno)
+    if not isinstance(error, sqlite3.OperationalError):
+        return damage(path, error)
+    name = getattr(error, "sqlite_errorname", "")  # full, locked, no permission, input or output failed
+    if name == "SQLITE_FULL" or (name in _MAYBE_FULL and not _has_room(path.parent)):
+        return full(path)
+    return SessionError(f"the session {path} cannot be used ({error}; {name}).", path=str(path))
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+# What SQLite says when a quota is full, or when the disk is and it cannot even begin. That a sync failed is
+# not among them: after that the file must not be used again, whatever the reason.
+_MAYBE_FULL = ("SQLITE_CANTOPEN", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_TRUNCATE")
+
+_ROOM = 64 << 10  # bytes: more than SQLite needs to open a session
+
+
+def full(path: Path) -> StorageFullError:
+    return StorageFullError(
+        f"the session {path} cannot be written, as the disk or the quota is full. What it holds is intact. "
+        f"Free space and write again.",
+        path=str(path),
+        errno=errno.ENOSPC,
+    )
+
+
+def _has_room(folder: Path) -> bool:
+    """Ask the file system itself, because SQLite does not tell why it could not write."""
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".") as file:
+            file.write(bytes(_ROOM))
+    except OSError as error:
+        return error.errno not in _FULL
+    return True
 
 
 def verified_key(path: Path, key: Any) -> str:
@@ -251,13 +298,10 @@ def named_errors(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
         raise  # a mistake of ours, not of the file
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # its messages may quote damaged text
-        raise damaged(path, error) from error
-    except OSError as error:
-        if isinstance(error, SessionError):
+    except (sqlite3.DatabaseError, OSError, UnicodeDecodeError) as error:  # may quote damaged text
+        if isinstance(error, FutureFarmError):
             raise
-        text = f"the session {path} cannot be used ({error.strerror or error})."
-        raise SessionError(text, path=str(path)) from error
+        raise named(path, error) from error
 
 
 _COUNTED = f"SELECT min(value), max(value) FROM Meta WHERE name IN {_COUNTERS}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import struct
 import time
@@ -278,7 +279,9 @@ def open_reader(path: Path, *, home: Home | None = None) -> Iterator[Reader | No
             yield None
             return
         checked(path, home, header)
-        uri = f"{path.absolute().as_uri()}?mode=ro"
+        # What a commit that was cut off left in a file without a log, SQLite undoes, but only for a writer.
+        mode = "rw" if not header.wal and _has_journal(path) else "ro"
+        uri = f"{path.absolute().as_uri()}?mode={mode}"
         if not header.writing and header.wal != bool(log_size(path)):
             # Sealed; a log beside it is of an older copy and must not be applied. Or shelve.open left it in
             # the mode with a log, and to look at it must not make one.
@@ -291,6 +294,13 @@ def open_reader(path: Path, *, home: Home | None = None) -> Iterator[Reader | No
         if copied and header.writing:
             _check_log(reader, header)
         yield reader
+
+
+def _has_journal(path: Path) -> bool:
+    try:
+        return os.stat(f"{path}-journal").st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def _connect(uri: str) -> sqlite3.Connection:

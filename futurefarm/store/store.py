@@ -52,6 +52,10 @@ _ATTEMPT = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
+_FOR_MARKS = "memory"
+"""How the marks are written: in place, without a rollback journal. They lie in the first hundred bytes of the
+file, which are written in one piece; the journal of a writer that is killed would keep all readers out."""
+
 
 class Store(MutableMapping[bytes, bytes]):
     """A session file, open for writing. Whoever opens it holds the session's lock.
@@ -98,6 +102,8 @@ class Store(MutableMapping[bytes, bytes]):
         execute("PRAGMA cache_size = -16000")
         execute("PRAGMA wal_autocheckpoint = 0")
         if header.writing:  # another process writes too, or one died: its log goes on
+            if not header.wal:
+                execute(f"PRAGMA journal_mode = {_FOR_MARKS}")
             execute(f"PRAGMA journal_mode = {'WAL' if self._wal else 'TRUNCATE'}")
             execute(f"PRAGMA synchronous = {'FULL' if self._wal else 'EXTRA'}")
             if self._wal and not log_size(self.path):  # died between two logs
@@ -106,7 +112,7 @@ class Store(MutableMapping[bytes, bytes]):
                 self._note_home(header.generation)
                 self._fold()  # a copy: no later copy of the original may be taken for what is written here
             return
-        execute("PRAGMA journal_mode = DELETE")  # shelve.open leaves WAL mode behind
+        execute(f"PRAGMA journal_mode = {_FOR_MARKS}")  # shelve.open leaves WAL mode behind
         execute("PRAGMA synchronous = EXTRA")
         # Without a log the pages change from now on.
         Tail(header.generation, folding=0 if self._wal else -1).write(self.path)
@@ -194,14 +200,44 @@ class Store(MutableMapping[bytes, bytes]):
         """Add results and ledger rows in one transaction; return the last row of the ledger.
 
         ``results`` are new keys, values and checksums; ``attempts`` the columns of Attempt from ``number``
-        to ``output``.
+        to ``output``. Nobody else may be writing: what a failure leaves in the log is cut off.
+
+        Raises:
+            StorageFullError: there is no space; nothing was stored, and the session may be written again.
+            SessionError: nothing was stored for sure, and the session must not be written again.
         """
+        end = self.log_size
+        try:
+            last = self._append(sweep, record, results, attempts)
+        except BaseException:
+            self._cut_log(end)
+            raise
+        self._check_that_it_stands()  # before it counts as stored: its directory may have been moved
+        return last
+
+    def _append(
+        self,
+        sweep: str,
+        record: str,
+        results: list[tuple[bytes, bytes, int]],
+        attempts: Iterable[tuple[Any, ...]],
+    ) -> int:
         with named_errors(self.path), self.transaction():
             number = self.sweep(sweep, record)
             self.connection.executemany(_ADD, results)
             self._execute(COUNT_MORE, (len(results),))
             self.add_attempts(number, attempts)
             return int(self._execute("SELECT max(id) FROM Attempt", ()).fetchone()[0] or 0)
+
+    def _cut_log(self, end: int) -> None:
+        """Cut off what a failed transaction left behind the log.
+
+        It may be whole, if only its sync failed: whoever opens the file next would take it for committed,
+        while it is stored a second time elsewhere. And on a full disk it would keep space from others.
+        """
+        if self._wal and end and self._depth == 0 and self.log_size > end:
+            with suppress(OSError):
+                os.truncate(f"{self.path}-wal", end)
 
     def add_attempts(self, sweep: int, rows: Iterable[tuple[Any, ...]]) -> None:
         """Add rows to the ledger: the columns of Attempt from ``number`` to ``output``."""
@@ -383,10 +419,10 @@ class Store(MutableMapping[bytes, bytes]):
 
     def _leave_log(self, connection: sqlite3.Connection) -> bool:
         try:
-            (mode,) = connection.execute("PRAGMA journal_mode = DELETE").fetchone()
+            (mode,) = connection.execute(f"PRAGMA journal_mode = {_FOR_MARKS}").fetchone()
         except sqlite3.OperationalError:
             return False
-        return bool(mode == "delete")
+        return bool(mode == _FOR_MARKS)
 
     @property
     def connection(self) -> sqlite3.Connection:

@@ -9,9 +9,11 @@ from .crew import commit, join, leave, run_chunk
 from .interrupt import TaskInterrupted, interrupt_running
 from .leash import kill, prepare_process, signals_held
 from .outfile import output_of
+from .patience import Patience
 from .seat import takes_report
 
 __all__ = [
+    "Patience",
     "TaskInterrupted",
     "commit",
     "interrupt_running",

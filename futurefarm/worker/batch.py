@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ..errors import FutureFarmError
+from ..errors import FutureFarmError, StorageFullError
 from ..task import MAX_FAILED, Outcome, Receipt, Task
+from .patience import Patience
 
 if TYPE_CHECKING:
     from .crew import Crew
@@ -25,29 +27,29 @@ CHUNK_LIMIT = 0.5
 class Batch:
     """The finished tasks of a chunk that are not committed yet."""
 
-    def __init__(self, crew: Crew) -> None:
+    def __init__(self, crew: Crew, seat: Seat) -> None:
         self.crew = crew
+        self._seat = seat
         self._outcomes: list[Outcome] = []
         self._unsent: list[Outcome] = []
         self._since = 0.0
         self._lock = threading.Lock()
         self._session: str | None = None
 
-    def run(self, seat: Seat, tasks: list[Task]) -> Receipt:
+    def run(self, tasks: list[Task]) -> Receipt:
         begun = time.perf_counter()
         failed: list[int] = []
         final: list[int] = []
         ended = 0
         crew = self.crew
-        crew.pending[id(self)] = self
         for offset, task in enumerate(tasks):
             now = time.perf_counter()
             full = now - begun > CHUNK_LIMIT or len(failed) + len(final) == MAX_FAILED
             if crew.stopped() or (offset and full):
                 break
-            if self._outcomes and now - self._since > COMMIT_AFTER:
-                self.flush()
-            outcome = seat.run(task)
+            if self._outcomes and now - self._since > COMMIT_AFTER and not self._store():
+                break
+            outcome = self._seat.run(task)
             with self._lock:
                 if not self._outcomes:
                     self._since = now
@@ -56,25 +58,51 @@ class Batch:
                 break
             ended += 1
             if outcome.status != "ok":
-                (failed if seat.may_try_again else final).append(offset)
-        self.flush()
+                (failed if self._seat.may_try_again else final).append(offset)
+        self._store()
         seconds = time.perf_counter() - begun
-        return Receipt(ended, tuple(failed), tuple(final), seconds, self._session, tuple(self._unsent))
+        unstored = len(self._outcomes)
+        stored = ended - unstored
+        again, over = (tuple(n for n in offsets if n < stored) for offsets in (failed, final))
+        return Receipt(stored, again, over, seconds, self._session, unstored, tuple(self._unsent))
+
+    def _store(self) -> bool:
+        """Commit what has finished, waiting while the disk is full; whether that succeeded."""
+        patience = Patience(self.crew.job.full_wait, self.crew.stopped)
+        try:
+            patience.store(self.flush, self._note_waiting)
+        except StorageFullError:
+            return False
+        return True
+
+    def _note_waiting(self, waiting: bool) -> None:
+        if self._seat.page is not None:
+            self._seat.page.wait(len(self._outcomes) if waiting else 0)
 
     def flush(self) -> None:
-        """Commit what has finished."""
+        """Commit what has finished.
+
+        Raises:
+            StorageFullError: there is no space; what has finished is kept.
+        """
         with self._lock:
-            outcomes, self._outcomes = self._outcomes, []
-            if not outcomes:
+            if not self._outcomes:
                 return
             if self.crew.sees:
                 try:
-                    self._session = self.crew.commit(outcomes)
-                    return
+                    self._session = self.crew.commit(self._outcomes)
+                except StorageFullError:
+                    raise
                 except FutureFarmError:
-                    pass  # the parent commits through another session, or reports why it cannot
-            self._unsent += outcomes
+                    # The parent commits through a session of its own, or reports why it cannot.
+                    self._unsent += self._outcomes
+            else:
+                self._unsent += self._outcomes
+            self._outcomes = []
 
     def flush_if_older(self, seconds: float) -> None:
+        """Commit what has waited for so long, beside the task that runs; not while the disk is full."""
         if self._outcomes and time.perf_counter() - self._since > seconds:
-            self.flush()
+            with suppress(StorageFullError):
+                self.flush()
+            self._since = time.perf_counter()

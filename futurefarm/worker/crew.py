@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import sys
@@ -12,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..directory import Directory, new_session_name, stop_mark
-from ..errors import FutureFarmError, SessionClosedError, SessionError
+from ..errors import FutureFarmError, SessionClosedError, SessionError, StorageFullError
 from ..limit import Limit
 from ..session import LOG_LIMIT, Session
 from ..status import Page
@@ -146,28 +147,29 @@ class Crew:
     # -- running
 
     def run(self, tasks: list[Task]) -> Receipt:
-        batch = Batch(self)
         with self._lock:
             seat = self._seat()
+            batch = Batch(self, seat)
+            self.pending[id(batch)] = batch
             self.busy += 1
             if self.busy == 1:
                 seat.capture.take_over()
             if not self._loaded:  # only now: what is printed on import is output, too
                 self._load()
         try:
-            return batch.run(seat, tasks)
+            return batch.run(tasks)
         finally:
             with self._lock:
                 self.busy -= 1
                 if not self.busy:
                     seat.capture.give_back()
                 self.idle_since = time.monotonic()
-                self.pending.pop(id(batch), None)
+                del self.pending[id(batch)]
 
     def _seat(self) -> Seat:
         seat: Seat | None = getattr(self._seats, "seat", None)
         if seat is None:
-            page = Page(self.directory.workers(self.job.sweep), leashed=self.leashed) if self.sees else None
+            page = self._page() if self.sees else None
             if self.capture is None:
                 self.capture = self._make_capture(page)
             surroundings = ProcessSurroundings() if self.leashed else Surroundings()
@@ -183,6 +185,12 @@ class Crew:
             for seat in self._seated:
                 if seat.page is not None:
                     seat.page.memory(peak)
+
+    def _page(self) -> Page | None:
+        try:
+            return Page(self.directory.workers(self.job.sweep), leashed=self.leashed)
+        except OSError:  # on a full disk; to work without a page is better than not to work
+            return None
 
     def _make_capture(self, page: Page | None) -> Capture:
         if not self.job.capture:
@@ -206,12 +214,18 @@ class Crew:
         """Commit outcomes and return the session's name; when it fails, once more through a new one.
 
         A file on which writing or syncing failed is not written again: a second sync may report success for
-        pages that the first one lost.
+        pages that the first one lost. A full disk loses nothing: the same file will do, when there is space.
+
+        Raises:
+            StorageFullError: there is no space, and it may help to try again.
+            SessionError: both tries failed.
         """
         with self._lock:
             try:
                 session = self._open()
                 session.commit(self.job.sweep, self.job.record, outcomes)
+            except StorageFullError:
+                raise
             except SessionError:
                 self._drop()
                 session = self._open()
@@ -224,9 +238,15 @@ class Crew:
         if self._session is not None and self._session.log_size > LOG_LIMIT:
             self._drop()
         if self._session is None:
-            name = self._session_name or new_session_name()
-            self._session = Session(self.directory, name)
-            self._session_name = name
+            if (self.directory.id or "") != self.job.directory_id:  # a lock would make a new one
+                raise SessionError(
+                    f"the directory {self.job.directory} was moved or deleted while its sweep was running.",
+                    path=self.job.directory,
+                    errno=errno.ENOENT,
+                )
+            # The name is kept when the session cannot be opened yet: no litter for each try on a full disk.
+            self._session_name = self._session_name or new_session_name()
+            self._session = Session(self.directory, self._session_name)
         return self._session
 
     def _drop(self) -> None:
@@ -249,7 +269,8 @@ class Crew:
         """End the crew. Of threads that cannot be ended, what has finished is committed, and nothing more."""
         self._keeper.stop()
         for batch in list(self.pending.values()):
-            batch.flush()
+            with suppress(StorageFullError):
+                batch.flush()
         with self._lock:
             self._retired = self._stopped = True
             if os.getpid() == self._home:
