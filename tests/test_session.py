@@ -6,6 +6,7 @@ import errno
 import os
 import pickle
 import shelve
+import shutil
 import subprocess
 import sys
 import threading
@@ -729,3 +730,18 @@ def test_a_session_whose_directory_is_moved_says_so_instead_of_acknowledging(dat
             session.commit("sweep", "{}", outcomes(1))
 
     assert 0 in numbers_in(DataManager("moved", tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+@pytest.mark.parametrize("number", range(1, 10))
+def test_a_writer_killed_as_it_removes_a_file_leaves_what_it_stored(dataman, tmp_path, number):
+    """SQLite ends a journal by removing it; beside one that stays, only who may write can read."""
+    program = "from futurefarm import *\nwith DataManager('farm').session() as s: s['a'] = 1; print('stored')"
+    strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject=unlink:signal=SIGKILL:when={number}"]
+    done = subprocess.run(
+        [*strace, sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, text=True, timeout=30
+    )
+
+    stored = {"a": 1} if "stored" in done.stdout else {}
+    assert stored == dict(dataman.items())
