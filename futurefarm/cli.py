@@ -6,6 +6,7 @@ import json
 import platform
 import sys
 from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -83,6 +84,43 @@ def merge(source: str, target: str) -> None:
     for session, number in taken.items():
         click.echo(f"{session}: {number} items and attempts")
     click.echo(f"{len(taken)} sessions taken over")
+
+
+@main.command()
+@click.argument("directory", type=DIRECTORY)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(directory: str, as_json: bool) -> None:
+    """Verify all sessions, and change nothing: futurefarm check taskfarmexample.data"""
+    found = DataManager.at(directory).check()
+    if as_json:
+        click.echo(json.dumps({**asdict(found), "fine": found.fine}))
+    else:
+        for problem in found.problems:
+            click.echo(str(problem))
+        verdict = "fine" if found.fine else f"{sum(not p.harmless for p in found.problems)} problems"
+        click.echo(f"{found.items} items in {found.sessions} sessions: {verdict}")
+    if not found.fine:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("directory", type=DIRECTORY)
+def repair(directory: str) -> None:
+    """Recover what damaged sessions still hold: futurefarm repair taskfarmexample.data"""
+    done = DataManager.at(directory).repair()
+    for one in done:
+        if one.kept is None:
+            click.echo(f"{one.session}: damaged, but a writer holds it; end that first")
+            continue
+        click.echo(f"{one.session}: {one.items} items and {one.attempts} attempts recovered")
+        for key in one.lost:
+            click.echo(f"  lost: {key}")
+        if one.damaged_attempts:
+            click.echo(f"  lost: {one.damaged_attempts} rows of the ledger")
+        click.echo(f"  the damaged file is kept as {one.kept}")
+    click.echo(f"{sum(one.kept is not None for one in done)} sessions repaired")
+    if any(one.kept is None for one in done):
+        sys.exit(1)
 
 
 @main.command()

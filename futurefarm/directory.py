@@ -14,6 +14,7 @@
             workers/SWEEP/0 1 2 ...  a page per worker
             workers/SWEEP/0.out      what the tasks of a worker process print
             draft-...                a session that is being made, whole only under its name
+            damaged/NAME             what `repair` put a fresh session in the place of
             replaced/NAME            which files the session NAME stands for, from the moment it exists
 """
 
@@ -38,6 +39,7 @@ __all__ = ["Directory", "check_session_name", "computer_name", "new_session_name
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _STAMP = re.compile(r"[0-9a-f]{10}")
 _NEEDED = 256 << 10  # bytes: what a session needs to be made at all
+_DRAFT = re.compile(r"(draft|note|probe)-[0-9a-f]+(-wal|-shm|-journal)?|(id|.*\.json)\.[0-9a-f]{8}")
 _SIDE_FILES = ("-wal", "-shm", "-journal", ".blobs")
 _LONGEST = 400
 """Bytes that the path of a directory may have: SQLite opens no file whose path has more than 512."""
@@ -153,6 +155,19 @@ class Directory:
         except FileNotFoundError:
             return True
 
+    def has_made_up_name(self, path: Path) -> bool:
+        """Whether `new_session_name` may have made the name."""
+        return path.name.count(".") > 1 and bool(_STAMP.fullmatch(path.name.rpartition(".")[2]))
+
+    def session_beside(self, name: str) -> str | None:
+        """Return the session to which a log belongs, or None if the name is that of no log."""
+        return next((name.removesuffix(end) for end in _SIDE_FILES if name.endswith(end)), None)
+
+    def drafts(self) -> list[Path]:
+        """Return what is being written and has not got its name; also what killed programs left of it."""
+        files = [path for place in (self.farm, self.locks) if place.is_dir() for path in place.iterdir()]
+        return sorted(path for path in files if _DRAFT.fullmatch(path.name))
+
     def draft(self) -> Path:
         """Return a path for a session that is being made."""
         return self.farm / f"draft-{secrets.token_hex(5)}"
@@ -160,9 +175,18 @@ class Directory:
     def publish(self, draft: Path, name: str) -> Path:
         """Give a draft, whole and on disk, the name of a session; durable on return."""
         path = self.session(name)
-        draft.rename(path)
-        _sync_folder(self.path)
+        draft.replace(path)
+        self.sync(self.path)
         return path
+
+    def sync(self, folder: Path) -> None:
+        """Make names in a folder durable; Windows keeps names without being asked."""
+        if os.name == "posix":
+            fd = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
     def replace(self, old: list[str], new: str) -> None:
         """Let the session ``new`` stand for other ones, from the moment that it exists."""
@@ -174,7 +198,7 @@ class Directory:
             file.flush()
             os.fsync(file.fileno())
         draft.rename(folder / new)
-        _sync_folder(folder)
+        self.sync(folder)
 
     def replaced(self) -> list[tuple[Path, list[Path]]]:
         """Return the notes that `replace` left, each with the files that another session stands for.
@@ -281,16 +305,6 @@ def _mark(path: Path) -> list[int]:
     except OSError:
         return []
     return [status.st_ino, status.st_mtime_ns, status.st_size]
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make names in a folder durable; Windows keeps names without being asked."""
-    if os.name == "posix":
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
 
 def stop_mark(path: Path) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -57,3 +58,31 @@ def test_info_lists_executors(command):
 
 def test_a_directory_that_is_none_is_a_usage_error(command):
     assert 2 == command("status", "nowhere").exit_code
+
+
+def test_check_names_what_is_wrong_and_repair_mends_it(dataman, command):
+    run_tasks(dataman, keep, ["needle" * 30, "straw" * 30], "serial", progress=False)
+    (name,) = dataman.session_filenames()
+    assert "2 items in 1 sessions: fine\n" == command("check", dataman.basepath).output
+    path = Path(name)
+    path.write_bytes(path.read_bytes().replace(b"needle" * 30, b"noodle" * 30))
+
+    found = command("check", dataman.basepath)
+    assert 1 == found.exit_code
+    assert f"futurefarm repair {dataman.basepath}" in found.output
+    told = json.loads(command("check", dataman.basepath, "--json").output)
+    assert (False, 1, 2) == (told["fine"], told["sessions"], told["items"])
+    assert path.name == told["problems"][0]["file"]
+
+    mended = command("repair", dataman.basepath)
+    assert "1 items and 1 attempts recovered" in mended.output
+    assert "1 sessions repaired" in mended.output
+    assert 0 == command("check", dataman.basepath).exit_code
+
+
+def test_compact_tells_how_many_sessions_it_joined(dataman, command):
+    for i in range(3):
+        with dataman.session() as session:
+            session[str(i)] = i
+
+    assert "3 sessions joined, 3 items and attempts\n" == command("compact", dataman.basepath).output

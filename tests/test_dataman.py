@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from futurefarm import DataManager
-from futurefarm.errors import DuplicateKeyError
+from futurefarm.errors import DamagedSessionError, DuplicateKeyError
 
 
 @pytest.fixture
@@ -239,3 +239,24 @@ def test_opening_counting_listing_and_merging_run_no_code(dataman, tmp_path, tra
     assert not trap.exists()
     list(dataman.values())
     assert trap.exists()
+
+
+def test_a_key_that_the_index_does_not_find_is_damage_and_not_missing(dataman):
+    with dataman.session("s") as session:
+        for i in range(50):
+            session[f"key{i:02}"] = i
+    path = Path(session.path)
+    data = bytearray(path.read_bytes())
+    leaves = (at for at in range(4096, len(data), 4096) if data[at] == 10)
+    index = next(at for at in leaves if b"key17" in data[at : at + 4096])
+    at = data.index(b"key17", index)
+    data[at + 4] ^= 1
+    path.write_bytes(data)
+
+    assert 17 == dict(dataman.items())["key17"]
+    with pytest.raises(DamagedSessionError, match="its index does not find 'key17'"):
+        dataman["key17"]
+    with pytest.raises(DamagedSessionError, match="its index does not find 'key17'"):
+        assert "key17" not in dataman
+    dataman.repair()
+    assert 17 == dataman["key17"]

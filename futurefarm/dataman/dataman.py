@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import reduce
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..directory import Directory, computer_name, new_session_name
 from ..errors import DuplicateKeyError, UsageError, UsageTypeError
@@ -16,6 +16,10 @@ from ..store import Reader, verified_key
 from ..trust import Loader, Trust
 from .reading import Sessions, item, loader_of, record, with_loader
 from .view import View
+
+if TYPE_CHECKING:
+    from ..checkup import Checkup
+    from ..repair import Repair
 
 __all__ = ["DataManager"]
 
@@ -226,7 +230,10 @@ class DataManager:
         return iter(self.keys())
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and any(self._sessions.ask(lambda reader: key.encode() in reader))
+        if isinstance(key, str) and any(self._sessions.ask(lambda reader: key.encode() in reader)):
+            return True
+        self._sessions.check_indexes()
+        return False
 
     def __getitem__(self, key: str) -> Any:
         loader, value = self._one(key)
@@ -347,6 +354,41 @@ class DataManager:
         seconds = self._lock_timeout if lock_timeout is None else check_lock_timeout(lock_timeout)
         return merge(source._directory, self._directory, seconds, source._trust)
 
+    def check(self) -> Checkup:
+        """Verify everything in the directory, and change nothing.
+
+        Checked are each session's header, what SQLite knows of its integrity, all checksums, that no row is
+        missing, that each value can be unpickled here (without doing so: nothing in the directory is run) and
+        that each attempt that ended well has its result. Named are also logs without a session, incomplete
+        copies, foreign files and what killed programs left behind.
+
+        Returns:
+            What was found; ``fine`` is True if that is nothing, or harmless.
+
+        Example:
+            >>> dataman = DataManager("checked")
+            >>> dataman.check().fine
+            True
+        """
+        from ..checkup import check
+
+        return check(self._directory)
+
+    def repair(self) -> list[Repair]:
+        """Put a fresh session with all that can be read in the place of each damaged or incomplete one.
+
+        What a checksum does not vouch for is left out and told by its key; a task whose result is lost counts
+        as not done. The damaged files are kept in ``.farm/damaged``. A session that a writer holds is left
+        alone. Doing so again changes nothing, and a kill at any moment loses nothing.
+
+        Returns:
+            What was done about each damaged session.
+        """
+        from ..repair import repair
+
+        self._directory.create()
+        return repair(self._directory)
+
     def compact(self) -> dict[str, int]:
         """Join many small sessions into one, which makes opening and copying the directory faster.
 
@@ -375,6 +417,7 @@ class DataManager:
     def _one(self, key: str) -> tuple[Loader, bytes]:
         found = self._pickles(key)
         if not found:
+            self._sessions.check_indexes()
             raise KeyError(key)
         if len(found) > 1:
             names = tuple(loader.path.name for loader, _ in found)

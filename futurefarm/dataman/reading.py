@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 from ..directory import Directory
 from ..errors import DamagedSessionError, SessionError, UnreadableValueError
 from ..ledger import Record
-from ..session import home_of
-from ..store import Attempt, Reader, open_reader, verified, verified_key
+from ..session import home_of, was_session
+from ..store import Attempt, Reader, check_log, damage, open_reader, verified, verified_key
 from ..trust import Loader, Trust
 
 __all__ = ["ForeignFileWarning", "Sessions", "item", "loader_of", "record", "with_loader"]
+
+ADVICE = "Recover it with: "
 
 Step = tuple[list[Any], int | None]
 T = TypeVar("T")
@@ -62,6 +64,7 @@ class Sessions:
                 else:
                     reader.check_number()
             yield from rows  # of a live session only: its writer must find it closed
+        check_log(path)
 
     def ask(self, question: Callable[[Reader], T]) -> Iterator[T]:
         """Ask each session a question; what cannot be read is raised when the rest is through."""
@@ -73,6 +76,7 @@ class Sessions:
                     if reader is None:
                         self._missed(path)
                         continue
+                    check_log(path)
                     answer = question(reader)
             except SessionError as error:
                 problems.add(error)
@@ -85,6 +89,11 @@ class Sessions:
         for _ in self.ask(len):
             pass
 
+    def check_indexes(self) -> None:
+        """Raise DamagedSessionError if a key that seems to be missing may be there, hidden by damage."""
+        for _ in self.ask(Reader.check_index):
+            pass
+
     def _missed(self, path: Path) -> None:
         """Warn of a foreign file, once; of a session that was there a moment ago, raise SessionError."""
         if not path.exists():
@@ -93,6 +102,8 @@ class Sessions:
                 f"one by `futurefarm compact`. Read again.",
                 path=str(path),
             )
+        if was_session(self._directory, path):
+            raise damage(path, "it does not begin like a session any more")
         if path.name not in self._foreign:
             self._foreign.add(path.name)
             warnings.warn(
@@ -154,5 +165,6 @@ class _Problems:
             rest = "All others were read."
         else:
             rest = f"The other {sessions - len(self._spoilt)} sessions were read."
-        first.message = f"{first.message.rstrip('.')}{more}. {rest}"
+        what, _, advice = first.message.rstrip(".").partition(f". {ADVICE}")
+        first.message = f"{what}{more}. {rest}{advice and f' {ADVICE}{advice}'}"
         raise first

@@ -1,6 +1,6 @@
 """A session: one writer's file in the directory, a `shelve.Shelf` guarded by a file lock."""
 
-from .files import NotedHome, home_of
+from .files import NotedHome, home_of, was_session
 from .idle import idle
 from .keys import KeyMaker
 from .lock import LOCK_TIMEOUT, LockWaitWarning, check_lock_timeout
@@ -19,4 +19,5 @@ __all__ = [
     "home_of",
     "idle",
     "seal",
+    "was_session",
 ]

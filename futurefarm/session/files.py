@@ -13,9 +13,9 @@ from typing import Any
 from ..directory import Directory
 from ..errors import FutureFarmError
 from ..status import this_process
-from ..store import Store, create, named, open_reader
+from ..store import Store, create, is_blank, named, open_reader, resembles_session
 
-__all__ = ["NotedHome", "home_of", "open_store", "read_note"]
+__all__ = ["NotedHome", "home_of", "open_store", "read_note", "was_session"]
 
 
 class NotedHome:
@@ -76,6 +76,15 @@ def _sync(folder: Any) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def was_session(directory: Directory, path: Path) -> bool:
+    """Whether a file that does not begin like a session was one."""
+    return (
+        bool(read_note(directory, path.name))
+        or resembles_session(path)
+        or (directory.has_made_up_name(path) and is_blank(path))
+    )
 
 
 def write_note(directory: Directory, name: str, inode: int | None, logs: Sequence[int]) -> None:

@@ -22,7 +22,22 @@ A copy that was torn while a log was folded in is known by what lies behind its 
 from .checksum import checksum
 from .copy import adopt, copy, overlaps
 from .examine import Finding, examine
-from .format import FORMAT, Header, Home, create, log_size, named, sync, verified, verified_key
+from .format import (
+    FORMAT,
+    Header,
+    Home,
+    TornLogWarning,
+    check_log,
+    create,
+    damage,
+    is_blank,
+    log_size,
+    named,
+    resembles_session,
+    sync,
+    verified,
+    verified_key,
+)
 from .reader import Attempt, Reader, open_reader
 from .recover import Recovered, recover
 from .store import Store
@@ -36,16 +51,21 @@ __all__ = [
     "Reader",
     "Recovered",
     "Store",
+    "TornLogWarning",
     "adopt",
+    "check_log",
     "checksum",
     "copy",
     "create",
+    "damage",
     "examine",
+    "is_blank",
     "log_size",
     "named",
     "open_reader",
     "overlaps",
     "recover",
+    "resembles_session",
     "sync",
     "verified",
     "verified_key",

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DamagedSessionError, IncompleteCopyError, SessionError
-from .format import Home, verified
+from .format import Header, Home, verified
+from .log import lost_commits
 from .reader import Reader, open_reader
 from .salvage import salvage
 
@@ -46,6 +47,7 @@ def _look(path: Path, judge: Judge | None, home: Home | None) -> Iterator[Findin
                 yield from (Finding(f"SQLite finds: {line}") for line in reader.integrity())
                 yield from _values(reader, judge)
                 yield from _ledger(reader)
+                yield from _log(path)
     except (DamagedSessionError, IncompleteCopyError) as error:
         yield Finding(error.message)
     except SessionError as error:
@@ -77,6 +79,17 @@ def _ledger(reader: Reader) -> Iterator[Finding]:
                 text = f"task {row.number} of the sweep {row.sweep} ended well, and its result is not there"
                 yield Finding(text, row.key.decode(), damage=False)
     reader.check_number()
+
+
+def _log(path: Path) -> Iterator[Finding]:
+    loss = lost_commits(path) if Header.read(path).writing else None
+    if loss is not None and loss.acknowledged:
+        yield Finding(f"its log is damaged, and {loss.commits} commits in it are not seen")
+    elif loss is not None:
+        what = (
+            "the last commit in its log is not whole: the power failed while it was written, or it is damaged"
+        )
+        yield Finding(what)
 
 
 def _beyond(path: Path) -> Iterator[Finding]:

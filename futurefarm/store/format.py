@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shlex
 import sqlite3
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from ..errors import (
 )
 from .checksum import checksum
 from .grip import Grip
+from .log import lost_commits
 from .tail import Tail
 
 FORMAT = 1
@@ -89,6 +92,20 @@ class Header(NamedTuple):
         ours = data.startswith(_MAGIC) and data[68:72] == _APPLICATION.to_bytes(4, "big")
         user = int.from_bytes(data[60:64], "big")
         return cls(ours, user & 0xFF, bool(user & 0x100), user >> 9, data[18:19] == b"\2")
+
+
+def resembles_session(path: Path) -> bool:
+    """Whether all but a few bits of what tells our files from others are there."""
+    with Grip(path) as grip:
+        data = grip.read(72)
+    expected = int.from_bytes(_MAGIC + _APPLICATION.to_bytes(4, "big"), "big")
+    return (int.from_bytes(data[:16] + data[68:72], "big") ^ expected).bit_count() <= 8
+
+
+def is_blank(path: Path) -> bool:
+    """Whether a file is empty, or begins with a block that was never written."""
+    with Grip(path) as grip:
+        return not any(grip.read(512))
 
 
 def create(path: Path) -> None:
@@ -220,15 +237,19 @@ def incomplete(path: Path) -> IncompleteCopyError:
     return IncompleteCopyError(
         f"the session {path.name} is an incomplete copy: it was copied while it was being written, and parts "
         f"of it are of different moments, or its log {path.name}-wal is missing. Copy it again from where it "
-        f"came, or merge that directory with dataman.merge().",
+        f"came, or merge that directory with dataman.merge(). To make do with what is here: futurefarm "
+        f"repair {shlex.quote(str(path.parent))}",
         path=str(path),
     )
 
 
+def advice(path: Path) -> str:
+    return f"Recover it with: futurefarm repair {shlex.quote(str(path.parent))}"
+
+
 def damage(path: Path, what: object, key: str | None = None) -> DamagedSessionError:
     return DamagedSessionError(
-        f"the session {path.name} is damaged: {what}. Its other records and other sessions are not affected; "
-        f"restore {path} from a copy.",
+        f"the session {path.name} is damaged: {what}. {advice(path)}.",
         path=str(path),
         key=key,
     )
@@ -289,6 +310,29 @@ def verified(path: Path, key: bytes, value: Any, crc: int | None) -> bytes:
     if type(value) is not bytes or (crc is not None and crc != checksum(key, value)):
         raise damage(path, f"the value of {text!r} is not what was written", text)
     return value
+
+
+class TornLogWarning(UserWarning):
+    """The last commit in the log of a session is not whole: torn by a power cut, or damaged."""
+
+
+def check_log(path: Path) -> None:
+    """Raise DamagedSessionError if acknowledged commits in a session's log cannot be seen.
+
+    Of the last commit nobody knows: a power cut may have torn it before it was acknowledged. That is normal,
+    so it is told by a TornLogWarning only.
+    """
+    loss = lost_commits(path) if Header.read(path).writing else None
+    if loss is None:
+        return
+    if loss.acknowledged:
+        raise damage(path, f"its log is damaged, and {loss.commits} commits in it are not seen")
+    warnings.warn(
+        f"the last commit in the log of the session {path.name} is not whole. If the power failed while it "
+        f"was written, nothing that was acknowledged is missing; otherwise it is damaged. {advice(path)}",
+        TornLogWarning,
+        stacklevel=5,
+    )
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["PAGE", "Frame", "frames", "lost_commits"]
+__all__ = ["PAGE", "Frame", "Loss", "frames", "lost_commits"]
 
 PAGE = 4096
 """Bytes in a page of a session file."""
@@ -26,37 +26,47 @@ _STEP = 512
 
 
 class Frame(NamedTuple):
-    """A page in the log: its number, whether it ends a commit, whether its checksum fits, where it begins."""
+    """A page in the log: its number, whether it ends a commit, whether its checksum fits, where it begins.
+
+    ``stored`` is the checksum that it has of itself and of all before it.
+    """
 
     page: int
     commits: bool
     good: bool
     offset: int
+    stored: tuple[int, int]
 
 
-def frames(path: Path) -> Iterator[Frame]:
-    """Read the frames of the log beside a session file; none where there is no log."""
+class Loss(NamedTuple):
+    """What SQLite does not see of a log: how many commits, from where on, whether one was acknowledged."""
+
+    commits: int
+    at: int
+    acknowledged: bool
+
+
+def frames(path: Path, known: Frame | None = None) -> Iterator[Frame]:
+    """Read the frames of the log beside a session file, behind a ``known`` one; none without a log."""
     try:
         file = open(f"{path}-wal", "rb")  # noqa: SIM115 - closed below; a missing log is no error
     except FileNotFoundError:
         return
     with file:
         head = file.read(_HEAD)
-        first = file.read(_STEP * _FRAME)
-        salt = _salt(head, first)
-        before = struct.unpack(">2I", head[24:32].ljust(8, b"\0"))
-        order = _order(head, first, before)
-        offset = _HEAD
-        data = first
+        offset = file.seek(known.offset + PAGE) if known else _HEAD
+        before = known.stored if known else struct.unpack(">2I", head[24:32].ljust(8, b"\0"))
+        data = file.read(_STEP * _FRAME)
+        salt = _salt(head, data)
+        order = _order(head, data, before)
         while len(data) >= _FRAME:
             number = len(data) // _FRAME
-            for i, good in enumerate(_fits(data[: number * _FRAME], before, order)):
-                page, size, *stored = struct.unpack_from(">6I", data, i * _FRAME)
-                if (stored[0], stored[1]) != salt:
-                    good = False  # of an older log, or damaged: it does not count as a commit
-                    size = 0
-                yield Frame(page, bool(size), good, offset + i * _FRAME + 24)
-                before = stored[2], stored[3]
+            for i, fits in enumerate(_fits(data[: number * _FRAME], before, order)):
+                page, size, *rest = struct.unpack_from(">6I", data, i * _FRAME)
+                # Of an older log, or with a damaged mark: it does not count as a commit.
+                ours = (rest[0], rest[1]) == salt
+                before = rest[2], rest[3]
+                yield Frame(page, bool(ours and size), ours and fits, offset + i * _FRAME + 24, before)
             offset += number * _FRAME
             data = data[number * _FRAME :] + file.read(_STEP * _FRAME)
 
@@ -106,16 +116,45 @@ def _weights(number: int) -> tuple[Any, Any]:
     return weights, carry
 
 
-def lost_commits(path: Path) -> tuple[int, bool]:
-    """Return how many commits in the log SQLite does not see, and whether one of them was acknowledged.
+def lost_commits(path: Path) -> Loss | None:
+    """Return what SQLite does not see of the commits in a log, or None if it sees all.
 
     A damaged commit at the very end may have been torn by a power cut before it was acknowledged. Behind any
     other one another commit begins, so it was on disk.
     """
-    lost = 0
-    broken = acknowledged = False
-    for frame in frames(path):
+    loss = _lost(path)
+    # While somebody writes, a frame may be seen half written. Damage is there the second time too.
+    return loss if loss is not None and (again := _lost(path)) and again.at == loss.at else None
+
+
+_sound: dict[Path, tuple[bytes, Frame]] = {}
+"""The head of a log and the last of the commits in it that were found good, so that a log which grows is not
+read from its beginning each time."""
+
+
+def _lost(path: Path) -> Loss | None:
+    head = _head(path)
+    seen = _sound.get(path)
+    sound = seen[1] if seen is not None and seen[0] == head else None
+    lost = at = 0
+    acknowledged = False
+    for frame in frames(path, sound):
         acknowledged = acknowledged or lost > 0
-        broken = broken or not frame.good
-        lost += broken and frame.commits
-    return lost, acknowledged
+        if not frame.good and not at:
+            at = frame.offset
+        lost += bool(at and frame.commits)
+        if frame.commits and not at:
+            sound = frame
+    if sound is not None:
+        if len(_sound) > 1000:
+            _sound.clear()
+        _sound[path] = head, sound
+    return Loss(lost, at, acknowledged) if lost else None
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with open(f"{path}-wal", "rb") as file:
+            return file.read(_HEAD)
+    except FileNotFoundError:
+        return b""

@@ -31,6 +31,7 @@ from .format import (
     named_errors,
     step,
     verified,
+    verified_key,
 )
 from .grip import Grip
 
@@ -44,6 +45,14 @@ _HEAD = (
     "id, crc, sweep, number, identity, replicate, attempt, status, key, host, pid, started, seconds, body_crc"
 )
 _BODY = "item, error, traceback, output"
+
+
+_HIDDEN = (
+    "SELECT key FROM Dict AS each NOT INDEXED WHERE NOT EXISTS (SELECT 1 FROM Dict AS found INDEXED BY"
+    " sqlite_autoindex_Dict_1 WHERE found.key = each.key AND found.rowid = each.rowid) LIMIT 1"
+)
+_in_order: set[tuple[int, int, int, int]] = set()
+"""Files whose index finds every key: device, inode, time of change and size."""
 
 
 class Attempt(NamedTuple):
@@ -96,6 +105,23 @@ class Reader:
     def __contains__(self, key: bytes) -> bool:
         with named_errors(self.path):
             return self._connection.execute(HAS, (key,)).fetchone() is not None
+
+    def check_index(self) -> None:
+        """Raise DamagedSessionError unless every key is found by the index, as otherwise one seems missing.
+
+        It takes about a second for a million keys. A file that was found in order is not looked at again.
+        """
+        status = os.stat(self.path)
+        file = status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+        if file in _in_order:
+            return
+        with named_errors(self.path):
+            hidden = self._connection.execute(_HIDDEN).fetchone()
+        if hidden is not None:
+            raise damage(self.path, f"its index does not find {verified_key(self.path, hidden[0])!r}")
+        if len(_in_order) > 10_000:
+            _in_order.clear()
+        _in_order.add(file)
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of a key, or None. Raises DamagedSessionError if it is not what was written."""

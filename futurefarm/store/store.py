@@ -25,6 +25,7 @@ from .format import (
     Header,
     Home,
     at_home,
+    check_log,
     checked,
     count,
     log_salt,
@@ -81,6 +82,7 @@ class Store(MutableMapping[bytes, bytes]):
         self._wal = wal
         self._depth = 0
         header = checked(path, home)
+        check_log(path)  # to write on would overwrite what can be recovered
         if not header.writing and not header.wal:
             for side in ("-wal", "-shm"):  # left over by a copy of an older state; the sealed file has it all
                 Path(f"{path}{side}").unlink(missing_ok=True)
