@@ -193,7 +193,7 @@ def test_a_crash_during_a_merge_leaves_no_half_session(dataman, other):
         from pathlib import Path
         from futurefarm import DataManager
 
-        Path.rename = lambda *_: os._exit(3)
+        Path.replace = lambda *_: os._exit(3)
         DataManager.at(sys.argv[1]).merge(sys.argv[2])
     """
     with Companion(program, dataman.basepath, other.basepath) as merger:
