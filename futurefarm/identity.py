@@ -218,8 +218,8 @@ def _object(value: Any, depth: int) -> bytes:
         reduced = reducer(value) if reducer else value.__reduce_ex__(4)
     except Exception as error:
         raise UsageTypeError(
-            f"an argument of type {kind.__module__}.{kind.__qualname__} has no stable identity ({error}). "
-            f"Pass plain values and build the object inside the function."
+            f"an argument of type {kind.__module__}.{kind.__qualname__} has no stable identity "
+            f"({type(error).__name__}: {error}). Pass plain values and build the object inside the function."
         ) from error
     if isinstance(reduced, str):  # a global, found again by its name
         return _plain(f"{_module(value)}:{reduced}")

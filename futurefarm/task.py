@@ -137,10 +137,9 @@ def call_of(item: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """
     if isinstance(item, tuple):
         return tuple(item), {}
-    as_keywords = getattr(item, "__futurefarm_keywords__", None)
-    if as_keywords is not None and not isinstance(item, type):
-        return (), as_keywords()
-    return (item,), {}
+    # Of its type: some objects have every attribute that they are asked for.
+    as_keywords = getattr(type(item), "__futurefarm_keywords__", None)
+    return ((item,), {}) if as_keywords is None else ((), as_keywords(item))
 
 
 _BY_VALUE_NOT_NEEDED = frozenset({int, float, str, bytes, bool, type(None), complex})

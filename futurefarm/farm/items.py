@@ -10,6 +10,7 @@ from typing import Any
 from ..identity import SIZE
 from ..status import this_process
 from ..task import Outcome, Task, call_of, dumps_item
+from ..worker import described
 from .plan import Plan
 
 __all__ = ["Items"]
@@ -24,7 +25,8 @@ class Items:
         self._replicates: dict[bytes, int] = {}
         self._refused: list[Outcome] = []
         self._skipped = 0
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
+        """What the user's iterable raised; raised again when everything that was submitted has ended."""
 
     def skipped(self) -> int:
         """Return how many tasks were skipped since this was last asked."""
@@ -45,7 +47,8 @@ class Items:
                 positional, keywords = call_of(item)
                 identity = of(positional, keywords)
                 data = dumps_item(item)
-            except Exception as error:
+            except BaseException as error:  # the item may do anything when it is looked at
+                self._let_through(error)
                 self._refuse(number, item, error)
                 continue
             replicate = replicates.get(identity, 0)
@@ -56,10 +59,26 @@ class Items:
             yield Task(number, identity, replicate, 1, data)
 
     def _items(self) -> Iterator[Any]:
-        try:
-            yield from self._plan.args
-        except Exception as error:
-            self.error = error  # raised again when everything that was submitted has ended
+        number = 0
+        while True:
+            try:
+                item = next(self._plan.args)
+            except StopIteration:
+                return
+            except BaseException as error:
+                self._let_through(error)
+                error.add_note(
+                    f"raised by args after {number} items; all that had begun is finished and stored"
+                )
+                self.error = error
+                return
+            yield item
+            number += 1
+
+    def _let_through(self, error: BaseException) -> None:
+        """Raise the error again if it is Ctrl-C, by which a user ends the wait for an item."""
+        if isinstance(error, KeyboardInterrupt) and self._plan.flag.is_set():
+            raise error
 
     def _remember(self) -> None:
         """Read what the directory holds: what is finished, or which replicates there are."""
@@ -70,8 +89,8 @@ class Items:
             else:
                 self._replicates[identity] = max(self._replicates.get(identity, 0), replicate + 1)
 
-    def _refuse(self, number: int, item: Any, error: Exception) -> None:
+    def _refuse(self, number: int, item: Any, error: BaseException) -> None:
         host, pid, _ = this_process()
-        text = f"{type(error).__qualname__}: {error}"
+        text, trace = described(error)
         task = Task(number, number.to_bytes(SIZE, "big"), 0, 1, pickle.dumps(object.__repr__(item)))
-        self._refused.append(Outcome(task, "error", None, text, None, host, pid, time.time(), 0.0, None))
+        self._refused.append(Outcome(task, "error", None, text, trace, host, pid, time.time(), 0.0, None))

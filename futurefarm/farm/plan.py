@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,7 @@ def make_plan(
     function = fn, *_checked_function(fn, *bound), options.errors
     pickled = _pickled(function)
     iterator = _iterator(args)
-    total = len(args) if options.total is None and isinstance(args, Sized) else options.total
+    total = _length(args) if options.total is None else options.total
     engine = resolve(executor)
     workers = 1 if engine.name == "serial" else options.workers or usable_cores()
     dataman.check_readable()
@@ -110,9 +110,21 @@ def _iterator(args: Any) -> Iterator[Any]:
     try:
         return iter(args)
     except TypeError as error:
+        if isinstance(args, Iterable) and not hasattr(args, "shape"):  # numpy's scalars claim to be
+            raise  # its own mistake
         raise UsageTypeError(
             f"args must be iterable, not {args!r}. For a single task: [{args!r}]."
         ) from error
+
+
+def _length(args: Any) -> int | None:
+    """Return how many items there are, for the bar, or None where that is not known."""
+    if not isinstance(args, Sized):
+        return None
+    try:
+        return len(args)
+    except Exception:  # more than Python can count, or unknown to the object itself
+        return None
 
 
 def usable_cores() -> int:

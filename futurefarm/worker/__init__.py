@@ -6,6 +6,7 @@ sends what it has, and the process that called ``run_tasks`` commits it.
 """
 
 from .crew import commit, join, leave, run_chunk
+from .failure import described
 from .interrupt import TaskInterrupted, interrupt_running
 from .leash import kill, prepare_process, signals_held
 from .outfile import output_of
@@ -16,6 +17,7 @@ __all__ = [
     "Patience",
     "TaskInterrupted",
     "commit",
+    "described",
     "interrupt_running",
     "join",
     "kill",

@@ -9,7 +9,8 @@ __all__ = ["described"]
 
 ERROR_LIMIT = 10_000
 TRACEBACK_LIMIT = 100_000
-_OURS = os.path.dirname(__file__)
+_HERE = os.path.dirname(__file__)
+_OURS = _HERE, os.path.join(os.path.dirname(_HERE), "farm")
 
 
 def described(error: BaseException) -> tuple[str, str]:
