@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from futurefarm import DataManager, run_tasks
-from futurefarm.errors import StorageFullError
+from futurefarm.errors import StorageFullError, UnreadableValueError
 from futurefarm.status import read, this_process
 from futurefarm.task import RECEIPT_SIZE, Chunk, Job, Receipt, Task, dumps_function, dumps_item
 from futurefarm.testing.tasks import misbehave, square
-from futurefarm.worker import TaskInterrupted, interrupt_running, leave, run_chunk
+from futurefarm.worker import TaskInterrupted, described, interrupt_running, leave, run_chunk
 from futurefarm.worker.interrupt import interruptible
 from futurefarm.worker.patience import Patience
 
@@ -370,3 +374,213 @@ def test_a_worker_that_waited_in_vain_says_what_is_not_stored(disk):
     assert (0, 2, ()) == (receipt.ended, receipt.unstored, receipt.outcomes)
     assert len(data) <= RECEIPT_SIZE
     assert 0 == dataman.itemcount()
+
+
+PROCESSES = ["loky", "process"]
+
+
+def unsettles(kind, folder):
+    """Leave the process in a state in which the next task should not find it."""
+    match kind:
+        case "directory":
+            os.chdir(folder)
+        case "directory that is gone":
+            gone = os.path.join(folder, f"gone-{os.getpid()}")
+            os.mkdir(gone)
+            os.chdir(gone)
+            os.rmdir(gone)
+        case "mode of new files":
+            os.umask(0o777)
+        case "depth":
+            sys.setrecursionlimit(60)
+        case "tracing":
+            sys.settrace(no_tracing)
+            threading.settrace(no_tracing)
+            sys.setprofile(no_tracing)
+        case "streams":
+            sys.stdout = sys.stderr = sys.stdin = None
+    return kind
+
+
+def no_tracing(*_):
+    raise RuntimeError("our own code is not to be traced")
+
+
+def surroundings():
+    umask = os.umask(0o022)
+    os.umask(umask)
+    tracing = sys.gettrace(), sys.getprofile(), threading.gettrace()
+    return os.getcwd(), umask, sys.getrecursionlimit(), tracing, sys.stdout is not None
+
+
+def looks_around(kind, folder):
+    before = surroundings()
+    unsettles(kind, folder)
+    return before
+
+
+KINDS = ["directory", "directory that is gone", "mode of new files", "depth", "tracing", "streams", "none"]
+
+
+@pytest.mark.parametrize("executor", PROCESSES)
+def test_each_task_finds_its_process_as_the_first_one_did(dataman, tmp_path, executor):
+    # The one that sets a tracing function that raises fails by it; what counts is what comes after.
+    items = [(kind, str(tmp_path)) for kind in KINDS]
+    run_tasks(dataman, looks_around, items, executor, workers=1, on_error="record", progress=False)
+    found = list(dataman.values())
+
+    assert len(KINDS) - 1 <= len(found)
+    assert 1 == len({repr(each) for each in found}), found
+    assert os.getcwd() == found[0][0]
+
+
+def misuses_processes(kind):
+    match kind:
+        case "fork, and the child returns":
+            return "child" if os.fork() == 0 else kind
+        case "fork, and the child raises":
+            if os.fork() == 0:
+                raise LookupError("child")
+        case "fork, and the child ends":
+            if os.fork() == 0:
+                os._exit(3)
+            os.wait()
+        case "pool":
+            with multiprocessing.get_context("fork").Pool(1) as pool:
+                assert [3] == pool.map(abs, [-3])
+        case "executor":
+            with ProcessPoolExecutor(1) as inner:
+                assert 3 == inner.submit(abs, -3).result()
+        case "loky":
+            from loky import ProcessPoolExecutor as Loky
+
+            inner = Loky(1)
+            assert 3 == inner.submit(abs, -3).result()
+            inner.shutdown()
+        case "session":
+            with suppress(PermissionError):
+                os.setsid()
+    return kind
+
+
+MISUSES = [
+    "fork, and the child returns",
+    "fork, and the child raises",
+    "fork, and the child ends",
+    "pool",
+    "executor",
+    "loky",
+    "session",
+]
+
+
+@pytest.mark.parametrize("executor", PROCESSES)
+def test_a_task_may_use_processes_of_its_own(dataman, executor):
+    run_tasks(dataman, misuses_processes, MISUSES, executor, workers=1, progress=False)
+
+    assert MISUSES == list(dataman.values())
+
+
+def dies(kind):
+    print(f"it will be: {kind}", flush=True)
+    match kind:
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "segmentation fault":
+            ctypes.string_at(0)
+        case "exit":
+            os._exit(7)
+        case "closed descriptors":
+            os.closerange(0, 1000)
+    return kind
+
+
+DEATHS = {
+    "kill": "SIGKILL",
+    "segmentation fault": "SIGSEGV",
+    "exit": "exit code 7",
+    "closed descriptors": "exit code 1",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", PROCESSES)
+def test_a_task_that_ends_its_worker_leaves_its_output(dataman, executor):
+    items = [x for pair in zip(DEATHS, range(len(DEATHS))) for x in pair]
+    run_tasks(dataman, dies, items, executor, workers=2, on_error="record", progress=False)
+    records = {record.args: record for record in dataman.failures()}
+
+    assert list(range(len(DEATHS))) == sorted(dataman.values())
+    for kind, text in DEATHS.items():
+        assert ("crashed", True) == (records[kind].status, text in records[kind].error)
+        assert records[kind].output.startswith(f"it will be: {kind}\n")
+    assert "in dies" in records["segmentation fault"].output, "the stack of the segmentation fault"
+    assert "closed the descriptors" in records["closed descriptors"].output
+
+
+class LoadedBadly:
+    def __reduce__(self):
+        return misuse_on_loading, ()
+
+
+def misuse_on_loading():
+    raise SystemExit("when it is loaded")
+
+
+def test_a_result_that_cannot_be_loaded_is_stored_and_harms_no_other_one(dataman):
+    """Nobody loads a result but who asks for it."""
+    run_tasks(dataman, returns, [1, LoadedBadly, 2], "loky", workers=1, progress=False)
+    keys = {record.number: str(record.key) for record in dataman.records()}
+
+    assert [1, 2] == [dataman[keys[0]], dataman[keys[2]]]
+    with pytest.raises(UnreadableValueError, match="when it is loaded"):
+        dataman[keys[1]]
+
+
+def returns(item):
+    return item() if isinstance(item, type) else item
+
+
+class TaskName:
+    """A task class whose name for the bar raises."""
+
+    @property
+    def taskname(self):
+        raise LookupError("no name")
+
+    def __call__(self, x):
+        return x
+
+
+def test_a_task_class_whose_name_raises_fails_its_tasks(dataman):
+    run_tasks(dataman, TaskName, [1, 2], "serial", on_error="record", progress=False)
+
+    assert {"LookupError: no name"} == {failure.error for failure in dataman.failures()}
+
+
+def fails_with(error):
+    raise error
+
+
+def test_the_ends_of_a_long_text_are_kept(dataman):
+    text = f"begin{'x' * 3_000_000}end"
+    run_tasks(dataman, fails_with, [ValueError(text)], "serial", on_error="record", progress=False)
+    (failure,) = dataman.failures()
+
+    assert failure.error.startswith("ValueError: begin")
+    assert failure.error.endswith("end")
+    assert failure.traceback.startswith("Traceback (most recent call last):\n")
+    assert "characters are left out" in failure.traceback
+    assert len(failure.error) < 20_000
+    assert len(failure.traceback) < 200_000
+
+
+def test_a_group_of_groups_without_end_is_described():
+    error: Exception = ValueError("inmost")
+    for _ in range(5000):
+        error = ExceptionGroup("outer", [error])
+
+    text, trace = described(error)
+
+    assert "ExceptionGroup: outer (1 sub-exception)" == text
+    assert trace
