@@ -21,6 +21,9 @@ _lock = threading.Lock()
 _held: dict[tuple[int, int], list[int]] = {}
 """Device and inode of a file: its descriptor, and how many grips there are."""
 
+_lost: set[tuple[int, int]] = set()
+"""Files of which this process has a connection open that can be neither used nor closed."""
+
 
 class Grip:
     """Keeps a file open for `read` and `write`, from before SQLite opens it until after it has closed it."""
@@ -55,6 +58,15 @@ class Grip:
             fd, _ = _held[self._file]  # type: ignore[index]
             os.lseek(fd, offset, os.SEEK_SET)
             yield fd
+
+    def lose(self) -> None:
+        """Note that the file can no longer be used by this process; the grip is kept for good."""
+        if self._file is not None:
+            _lost.add(self._file)
+
+    @property
+    def lost(self) -> bool:
+        return self._file in _lost
 
     def release(self) -> None:
         """Let go of the file; twice is harmless."""

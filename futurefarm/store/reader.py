@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import SessionError
+from ..errors import OverwrittenSessionError, SessionError
 from .checksum import body_checksum, head_checksum, sweep_checksum
 from .format import (
     FOREIGN,
@@ -294,7 +294,7 @@ def open_reader(path: Path, *, home: Home | None = None) -> Iterator[Reader | No
     """
     with ExitStack() as stack:
         try:
-            stack.enter_context(Grip(path))
+            grip = stack.enter_context(Grip(path))
             header = Header.read(path)
         except FileNotFoundError:
             header = None
@@ -304,6 +304,13 @@ def open_reader(path: Path, *, home: Home | None = None) -> Iterator[Reader | No
         if header is None or not header.ours:
             yield None
             return
+        if grip.lost:
+            raise OverwrittenSessionError(
+                f"the session {path.name} was overwritten while this program was writing it, and this "
+                f"version of Python cannot let go of what was there. Read it in another program, or with "
+                f"Python 3.12.",
+                path=str(path),
+            )
         checked(path, home, header)
         # What a commit that was cut off left in a file without a log, SQLite undoes, but only for a writer.
         mode = "rw" if not header.wal and _has_journal(path) else "ro"

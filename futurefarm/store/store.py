@@ -387,7 +387,8 @@ class Store(MutableMapping[bytes, bytes]):
             self._grip.release()
         else:
             _abandon(connection)
-            # Readers would take the index of our log, which is open, for that of a log which was copied here.
+            # Within this process, SQLite would use the index of our log for the one that was copied here.
+            self._grip.lose()
             Path(f"{self.path}-shm").unlink(missing_ok=True)
 
     def _seal_and_disconnect(self) -> bool:

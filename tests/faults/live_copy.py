@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import multiprocessing
 import os
 import random
 import shelve
@@ -25,6 +26,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -312,11 +314,59 @@ class WrongError(Exception):
     """Something was read that was never written."""
 
 
+class Stranger:
+    """Another program, which writes into copied sessions while other copies are put over them."""
+
+    def __init__(self) -> None:
+        self._program = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+
+    def __enter__(self) -> Stranger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._program.shutdown()
+
+    def does(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return self._program.submit(function, *arguments).result(DEADLINE)
+
+
+_written: list[Any] = []
+
+
+def begin_to_write(folder: Path, chance: random.Random) -> None:
+    """Write into one of the sessions of a directory; half of the time, keep it open."""
+    sessions = DataManager.at(folder).session_filenames()
+    chance.shuffle(sessions)
+    for path in sessions[:3]:
+        with contextlib.suppress(SessionError):
+            session = DataManager.at(folder).session(Path(path).name)
+            session["here"] = session.get("here", 0) + 1
+            if chance.random() < 0.5:
+                session.close()
+            else:
+                _written.append(session)
+            return
+
+
+def go_on_writing() -> int:
+    """Write again, if the session is open; return 1 if it turned out to have been overwritten."""
+    while _written:
+        session = _written.pop()
+        try:
+            session["here"] = 0
+        except OverwrittenSessionError:
+            return 1
+        finally:
+            session.close()
+    return 0
+
+
 class Bench:
     """Takes copies of one source, and keeps the score."""
 
-    def __init__(self, battery: Battery, score: Counter[str]) -> None:
+    def __init__(self, battery: Battery, score: Counter[str], stranger: Stranger) -> None:
         self._score = score
+        self._stranger = stranger
         self._chance = battery.random("bench")
         self._folder = battery.folder
         self._held = 0
@@ -330,36 +380,12 @@ class Bench:
         self._judge("copies", copier, fresh, before)
         self._merge(copier, fresh, with_care, before)
         shutil.rmtree(fresh)
-        with self._written_in(by_hand):
-            # A file without its log, put over an earlier copy with its log, is that earlier copy.
-            before = self._held if copier == "main files only" else source.acknowledged
-            COPIERS[copier](source, by_hand)
+        self._stranger.does(begin_to_write, by_hand, random.Random(self._chance.random()))
+        # A file without its log, put over an earlier copy with its log, is that earlier copy.
+        before = self._held if copier == "main files only" else source.acknowledged
+        COPIERS[copier](source, by_hand)
+        self._score["overwritten_and_noticed"] += self._stranger.does(go_on_writing)
         self._held = self._judge("copies_over_copies", copier, by_hand, before)
-
-    @contextlib.contextmanager
-    def _written_in(self, folder: Path) -> Iterator[None]:
-        """Write into one of the sessions that were copied here before; half of the time, keep it open."""
-        sessions = DataManager.at(folder).session_filenames()
-        self._chance.shuffle(sessions)
-        session = None
-        for path in sessions[:3]:
-            with contextlib.suppress(SessionError):
-                session = DataManager.at(folder).session(Path(path).name)
-                session["here"] = session.get("here", 0) + 1
-                break
-        if session is None or self._chance.random() < 0.5:
-            if session is not None:
-                session.close()
-            yield
-            return
-        yield
-        try:
-            session["here"] = 0
-        except SessionError:
-            self._score["overwritten_and_noticed"] += 1
-        finally:
-            with contextlib.suppress(SessionError):
-                session.close()
 
     def _judge(self, what: str, copier: str, folder: Path, before: int) -> int:
         """Judge a copy that has to hold so many items; return how many it holds."""
@@ -401,16 +427,30 @@ WAYS = {
 }
 
 
-def put_back(battery: Battery, score: Counter[str]) -> None:
+def put_back(battery: Battery, score: Counter[str], stranger: Stranger) -> None:
     for turn, (way, command) in itertools.product(range(battery.choose(1, 10)), WAYS.items()):
         folder = battery.folder / f"{way} {turn}.data"
         folder.mkdir()
-        put_back_over_a_session(folder, command, score, 1 + 30 * turn)
-        put_back_over_a_sweep(folder, command, score)
+        number = 1 + 30 * turn
+        noticed = stranger.does(put_back_over_a_session, folder, command, number)
+        score["put_back_and_noticed" if noticed else "overwritten_unnoticed"] += 1
+        numbers, refused = held(folder)
+        if refused or set(numbers) != set(range(number)):
+            say(f"PUT BACK: {len(numbers)} of {number} items, refused {refused}")
+            score["wrong"] += 1
+        sweep = folder / "sweep.data"
+        sweep.mkdir()
+        done = stranger.does(put_back_over_a_sweep, sweep, command)
+        numbers, refused = held(sweep)
+        missing = len(SWEEP) - len(set(SWEEP) & set(numbers))
+        score["put_back_and_noticed" if missing else "overwritten_unnoticed"] += 1
+        if done != len(SWEEP) or refused or missing > AT:
+            say(f"PUT BACK under a sweep: {missing} results are missing, refused {refused}")
+            score["wrong"] += 1
         shutil.rmtree(folder)
 
 
-def put_back_over_a_session(folder: Path, command: str, score: Counter[str], number: int) -> None:
+def put_back_over_a_session(folder: Path, command: str, number: int) -> bool:
     dataman = DataManager.at(folder)
     with dataman.session() as session:
         session.update({f"{i:08}": (i, payload(i)) for i in range(number)})
@@ -420,35 +460,29 @@ def put_back_over_a_session(folder: Path, command: str, score: Counter[str], num
     subprocess.run(["sh", "-c", command, "sh", older, again.path], check=True)
     try:
         again["overwritten"] = number, payload(number)
-        score["overwritten_unnoticed"] += 1
     except OverwrittenSessionError:
-        score["put_back_and_noticed"] += 1
-    again.close()
-    numbers, refused = held(folder)
-    if refused or set(numbers) != set(range(number)):
-        say(f"PUT BACK: {len(numbers)} of {number} items, refused {refused}")
-        score["wrong"] += 1
+        return True
+    finally:
+        again.close()
+    return False
 
 
-def put_back_over_a_sweep(folder: Path, command: str, score: Counter[str]) -> None:
+SWEEP = range(1_000_000, 1_000_100)
+AT = 50
+
+
+def put_back_over_a_sweep(folder: Path, command: str) -> int:
     dataman = DataManager.at(folder)
-    (older,) = dataman.session_filenames()
+    with dataman.session() as session:
+        older = session.path
 
     def task(number: int) -> tuple[int, bytes]:
-        if number == 1_000_050:
+        if number == SWEEP[AT]:
             (path,) = set(dataman.session_filenames()) - {older}
             subprocess.run(["sh", "-c", command, "sh", older, path], check=True)
         return number, payload(number)
 
-    items = range(1_000_000, 1_000_100)
-    done = run_tasks(dataman, task, items, executor="serial", progress=False).done
-    after = set(items[50:])
-    numbers, refused = held(folder)
-    if done != len(items) or refused or not after <= set(numbers):
-        say(f"PUT BACK under a sweep: {len(after - set(numbers))} results are missing, refused {refused}")
-        score["wrong"] += 1
-    else:
-        score["put_back_and_noticed"] += 1
+    return run_tasks(dataman, task, SWEEP, executor="serial", progress=False).done
 
 
 # -- what other stores make of it
@@ -530,7 +564,8 @@ def program(battery: Battery) -> Figures:
         left = copies
         while left:  # a directory that has grown is left for a new one
             left -= copy_one_source(battery, kind, left, turns, score)
-    put_back(battery, score)
+    with Stranger() as stranger:
+        put_back(battery, score, stranger)
     unaccounted = score["copies"] - score["copies_complete"] - score["copies_refused"]
     return Figures(
         dict(score) | {"unaccounted": unaccounted},
@@ -547,11 +582,11 @@ def copy_one_source(
     """Copy a directory while a child fills it, and when it is full; return how many copies were taken."""
     begun, taken = time.monotonic(), 0
     folder = battery.folder / kind
-    with Source(kind, folder) as source:
+    with Source(kind, folder) as source, Stranger() as stranger:
         by_hand, with_care = targets = folder / "hand.data", folder / "care.data"
         for target in targets:
             target.mkdir()
-        bench = Bench(battery, score)
+        bench = Bench(battery, score, stranger)
         while taken < copies and not source.ended:
             bench.copy(source, next(turns), by_hand, with_care)
             taken += 1

@@ -1,0 +1,220 @@
+"""100,000 tasks on loky and on threads, then hundreds of sweeps in one process: nothing grows with time.
+
+A child farms tasks that a generator makes; some fail, some print, a few kill their worker. It is looked at
+from outside, whenever it has finished a part: memory of the parent and of its workers, descriptors, threads,
+processes, temporary files, semaphores in /dev/shm, files in the directory. What may grow, and by how much, is
+in `TARGETS`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import tqdm
+
+from futurefarm import DataManager, run_tasks
+from harness import Battery, Child, Figures, main, python, say, until_gone
+
+DEADLINE = 400.0
+PARTS = 40
+WARM = PARTS // 4  # parts after which all caches are full
+
+# The parent remembers 16 bytes of each task, which with Python's own needs is some 150 bytes; everybody else
+# remembers nothing. What a figure of memory cannot tell from noise is in its bound.
+TARGETS = {
+    "parent_bytes_per_task": "<= 250",
+    "worker_bytes_per_task": "<= 100",
+    "bytes_per_sweep": "<= 40000",
+    "files_per_sweep": "<= 3",  # the session, its lock, and the note beside that
+} | dict.fromkeys(
+    (
+        "descriptors",
+        "threads",
+        "processes",
+        "semaphores",
+        "temporary_files",
+        "left_processes",
+        "left_semaphores",
+        "left_temporary_files",
+        "left_in_the_directory",
+        "not_done",
+    ),
+    "== 0",
+)
+
+
+# -- what runs in the child
+
+
+def task(number: int, crashes: bool) -> tuple[int, float]:
+    if number % 1000 == 0:
+        raise ValueError(number)
+    if number % 100 == 0:
+        print("task", number)
+    if crashes and number % 20_000 == 5001:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number, number**0.5
+
+
+class Bar(tqdm.tqdm):  # type: ignore[type-arg]
+    """Tells of each part that is done; shows nothing."""
+
+    part = 1
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**options, "disable": True})
+        self.counted = 0
+
+    def update(self, n: float | None = 1) -> bool | None:
+        before, self.counted = self.counted, self.counted + int(n or 0)
+        if before // self.part < self.counted // self.part:
+            tell(self.counted)
+        return None
+
+
+def tell(number: int) -> None:
+    print(number, flush=True)
+
+
+def sweep(folder: str, engine: str, tasks: int) -> None:
+    Bar.part = tasks // PARTS
+    items = ((number, engine != "thread") for number in range(tasks))
+    summary = run_tasks(
+        DataManager.at(folder), task, items, engine, workers=2, on_error="record", crash_limit=1, progress=Bar
+    )
+    tell(summary.done + summary.failed)
+
+
+def sweeps(folder: str, engine: str, number: int) -> None:
+    dataman = DataManager.at(folder)
+    part = max(1, number // PARTS)
+    for done in range(1, number + 1):
+        run_tasks(dataman, abs, range(20), engine, workers=2, progress=False)
+        if done % part == 0:
+            tell(done)
+    tell(number)
+
+
+# -- looking at it from outside
+
+
+class Look(NamedTuple):
+    """What was seen when so many tasks, or sweeps, were done."""
+
+    done: int
+    parent: int
+    worker: int
+    descriptors: int
+    threads: int
+    processes: int
+    semaphores: int
+    temporary_files: int
+    files: int
+
+    @classmethod
+    def at(cls, done: int, parent: psutil.Process, folder: Path, temporary: Path) -> Look:
+        family = [parent, *parent.children(recursive=True)]
+        memory, descriptors, threads = [], 0, 0
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                memory.append(process.memory_info().rss)
+                descriptors += process.num_fds()
+                threads += process.num_threads()
+        return cls(
+            done,
+            memory[0],
+            max(memory[1:], default=0),
+            descriptors,
+            threads,
+            len(family),
+            semaphores(),
+            files(temporary),
+            files(folder),
+        )
+
+
+def semaphores() -> int:
+    return len(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else 0
+
+
+def files(folder: Path) -> int:
+    return sum(len(names) for _, _, names in os.walk(folder))
+
+
+def look_at(battery: Battery, what: str, engine: str, number: int) -> tuple[list[Look], dict[str, int]]:
+    """Run a child and look at it at each part; return that, and what it left behind."""
+    folder = battery.folder / f"{what}-{engine}.data"
+    temporary = battery.folder / f"{what}-{engine}.tmp"
+    folder.mkdir()
+    temporary.mkdir()
+    before = semaphores()
+    looks = []
+    with Child(python(__file__, what, folder, engine, number), DEADLINE, TMPDIR=str(temporary)) as child:
+        parent = psutil.Process(child.pid)
+        while line := child.line():
+            looks.append(Look.at(int(line), parent, folder, temporary))
+        family = child.members()
+        left = len(until_gone(family, 2.0)[1])
+    farm = folder / ".farm"
+    in_directory = [*farm.glob("stop*"), *farm.glob("workers/*"), *farm.glob("draft*"), *folder.glob("*-wal")]
+    say(f"{what} on {engine}:", *looks[-2:-1])
+    return looks, {
+        "left_processes": left,
+        "left_semaphores": max(0, semaphores() - before),
+        "left_temporary_files": files(temporary),
+        "left_in_the_directory": len(in_directory),
+        "not_done": number - looks[-1].done,
+    }
+
+
+def slope(looks: list[Look], name: str) -> float:
+    """Return by how much a figure grows with each task: least squares, over what came after the warm-up."""
+    points = [(look.done, getattr(look, name)) for look in looks[:-1]][WARM:]
+    mean_x = sum(x for x, _ in points) / len(points)
+    mean_y = sum(y for _, y in points) / len(points)
+    spread = sum((x - mean_x) ** 2 for x, _ in points)
+    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
+
+
+def growth(looks: list[Look], name: str) -> int:
+    """Return by how much the most of the last quarter is above the most of an earlier one."""
+    values = [getattr(look, name) for look in looks[:-1]]
+    return int(max(0, max(values[-WARM:]) - max(values[WARM : 2 * WARM])))
+
+
+def program(battery: Battery) -> Figures:
+    seen: dict[str, Any] = dict.fromkeys(TARGETS, 0)
+    runs = [("sweep", engine, battery.choose(20_000, 100_000)) for engine in ("loky", "thread")]
+    runs += [("sweeps", "thread", battery.choose(80, 200)), ("sweeps", "loky", battery.choose(0, 40))]
+    for what, engine, number in runs:
+        if not number:
+            continue
+        looks, left = look_at(battery, what, engine, number)
+        figures: dict[str, float] = dict(left)
+        if what == "sweep":
+            figures["parent_bytes_per_task"] = slope(looks, "parent")
+            figures["worker_bytes_per_task"] = slope(looks, "worker")
+        else:
+            figures["bytes_per_sweep"] = slope(looks, "parent")
+            figures["files_per_sweep"] = slope(looks, "files")
+        for name in ("descriptors", "threads", "processes", "semaphores", "temporary_files"):
+            figures[name] = growth(looks, name)
+        say(f"{what} on {engine}: {figures}")
+        for name, value in figures.items():  # the worst of all runs
+            seen[name] = max(seen[name], round(value, 2))
+    return Figures({"tasks": sum(n for what, _, n in runs if what == "sweep"), **seen}, TARGETS)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["sweep"]:
+        sweep(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    elif sys.argv[1:2] == ["sweeps"]:
+        sweeps(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    else:
+        main(program)
