@@ -39,7 +39,7 @@ from harness import Battery, Child, Figures, main, python, say
 DEADLINE = 300.0
 COUNT = struct.Struct("<q")
 LOG_LIMIT = 200_000  # bytes; far below the usual ones, so that logs are folded while copies are taken
-GROWTH = 15_000  # items after which a writer ends
+GROWTH = 6_000  # items after which a writer ends
 
 
 def payload(number: int) -> bytes:
@@ -66,7 +66,7 @@ class Acknowledged:
 
 
 def work(number: int) -> tuple[int, bytes]:
-    time.sleep(0.002)  # a task that takes its time, so that a second makes no million of them
+    time.sleep(0.001)  # a task that takes its time, so that a second makes no million of them
     return number, payload(number)
 
 

@@ -52,14 +52,15 @@ TARGETS = {
 # -- what runs in the child
 
 
-def task(number: int, crashes: bool) -> tuple[int, float]:
+def task(number: int, warm: int, crashes: bool) -> tuple[int, bytes]:
+    """Fail, print, kill the worker; the first results are large ones, which fill the caches of SQLite."""
     if number % 1000 == 0:
         raise ValueError(number)
     if number % 100 == 0:
         print("task", number)
-    if crashes and number % 20_000 == 5001:
+    if crashes and number < warm and number % (warm // 4) == 500:
         os.kill(os.getpid(), signal.SIGKILL)
-    return number, number**0.5
+    return number, bytes(10_000 if number < warm else 10)
 
 
 class Bar(tqdm.tqdm):  # type: ignore[type-arg]
@@ -84,7 +85,8 @@ def tell(number: int) -> None:
 
 def sweep(folder: str, engine: str, tasks: int) -> None:
     Bar.part = tasks // PARTS
-    items = ((number, engine != "thread") for number in range(tasks))
+    warm = min(tasks // PARTS * WARM, 10_000)
+    items = ((number, warm, engine != "thread") for number in range(tasks))
     summary = run_tasks(
         DataManager.at(folder), task, items, engine, workers=2, on_error="record", crash_limit=1, progress=Bar
     )
@@ -133,14 +135,15 @@ class Look(NamedTuple):
             descriptors,
             threads,
             len(family),
-            semaphores(),
+            semaphores(parent.pid),
             files(temporary),
             files(folder),
         )
 
 
-def semaphores() -> int:
-    return len(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else 0
+def semaphores(pid: int) -> int:
+    """Return how many there are of a process; loky has its id in their names."""
+    return sum(f"-{pid}-" in name for name in os.listdir("/dev/shm"))
 
 
 def files(folder: Path) -> int:
@@ -153,7 +156,6 @@ def look_at(battery: Battery, what: str, engine: str, number: int) -> tuple[list
     temporary = battery.folder / f"{what}-{engine}.tmp"
     folder.mkdir()
     temporary.mkdir()
-    before = semaphores()
     looks = []
     with Child(python(__file__, what, folder, engine, number), DEADLINE, TMPDIR=str(temporary)) as child:
         parent = psutil.Process(child.pid)
@@ -166,7 +168,7 @@ def look_at(battery: Battery, what: str, engine: str, number: int) -> tuple[list
     say(f"{what} on {engine}:", *looks[-2:-1])
     return looks, {
         "left_processes": left,
-        "left_semaphores": max(0, semaphores() - before),
+        "left_semaphores": semaphores(child.pid),
         "left_temporary_files": files(temporary),
         "left_in_the_directory": len(in_directory),
         "not_done": number - looks[-1].done,
