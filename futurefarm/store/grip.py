@@ -59,6 +59,14 @@ class Grip:
             os.lseek(fd, offset, os.SEEK_SET)
             yield fd
 
+    def holds(self, path: Path) -> bool:
+        """Whether the file is still the one that a path leads to."""
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            return False
+        return self._file == (status.st_dev, status.st_ino)
+
     def lose(self) -> None:
         """Note that the file can no longer be used by this process; the grip is kept for good."""
         if self._file is not None:

@@ -387,9 +387,10 @@ class Store(MutableMapping[bytes, bytes]):
             self._grip.release()
         else:
             _abandon(connection)
-            # Within this process, SQLite would use the index of our log for the one that was copied here.
-            self._grip.lose()
-            Path(f"{self.path}-shm").unlink(missing_ok=True)
+            if self._grip.holds(self.path):
+                # Within this process, SQLite would use the index of our log for the one that was copied here.
+                self._grip.lose()
+                Path(f"{self.path}-shm").unlink(missing_ok=True)
 
     def _seal_and_disconnect(self) -> bool:
         try:
