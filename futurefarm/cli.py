@@ -56,7 +56,7 @@ def status(directory: str, as_json: bool) -> None:
 @click.argument("directory", type=DIRECTORY)
 def stop(directory: str) -> None:
     """Stop the sweeps in a directory after their running tasks: futurefarm stop taskfarmexample.data"""
-    DataManager.at(directory).directory.stop.touch(mode=0o600)
+    DataManager.at(directory).directory.ask_to_stop()
     click.echo("asked all sweeps in this directory to stop after their running tasks")
 
 

@@ -20,7 +20,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import getpass
 import json
@@ -33,13 +32,22 @@ from functools import cached_property
 from pathlib import Path
 
 from .errors import DirectoryError, SessionNameError
+from .smallfile import make, make_folder, read, touch, write
 
-__all__ = ["Directory", "check_session_name", "computer_name", "new_session_name", "stop_mark"]
+__all__ = [
+    "Directory",
+    "check_session_name",
+    "computer_name",
+    "new_session_name",
+    "stop_mark",
+]
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
 _STAMP = re.compile(r"[0-9a-f]{10}")
 _NEEDED = 256 << 10  # bytes: what a session needs to be made at all
 _DRAFT = re.compile(r"(draft|note|probe)-[0-9a-f]+(-wal|-shm|-journal)?|(id|.*\.json)\.[0-9a-f]{8}")
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.ASCII | re.IGNORECASE)
+_NOTE_LIMIT = 64 << 20
 _SIDE_FILES = ("-wal", "-shm", "-journal", ".blobs")
 _LONGEST = 400
 """Bytes that the path of a directory may have: SQLite opens no file whose path has more than 512."""
@@ -76,25 +84,43 @@ class Directory:
             DirectoryError: a file is in the way, or the place cannot be written.
         """
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            for folder in (self.path, self.farm, self.locks, self.farm / "computers", self.farm / "workers"):
-                with contextlib.suppress(FileExistsError):
-                    folder.mkdir(mode=0o700)
-                if not folder.is_dir():
-                    raise DirectoryError(
-                        f"{folder} is a file, and a directory of that name is needed. "
-                        f"Move the file away or choose another name.",
-                        path=str(folder),
-                    )
+            self._make_path()
+            for folder in (self.farm, self.locks, self.farm / "computers", self.farm / "workers"):
+                make_folder(folder)
             self._once(self.farm / "id", secrets.token_hex(16))
+        except NotADirectoryError as error:
+            raise DirectoryError(
+                f"{error.filename} is a file or a link, and a directory of that name is needed. "
+                f"Move it away or choose another name.",
+                path=str(error.filename),
+            ) from error
         except OSError as error:
-            if isinstance(error, DirectoryError):
-                raise
             advice = "Choose a datapath that you may write to."
             if error.errno == errno.ENAMETOOLONG:
                 advice = "Choose a shorter name."
             raise DirectoryError(
                 f"the directory {self.path} cannot be written ({error.strerror}). {advice}",
+                path=str(self.path),
+            ) from error
+
+    def _make_path(self) -> None:
+        """Make the directory itself, which may be a link to one, and the folders in which it lies."""
+        for folder in (*reversed(self.path.parents), self.path):
+            if not os.path.isdir(folder):
+                make_folder(folder)
+
+    def ask_to_stop(self) -> None:
+        """Ask all sweeps in this directory to stop.
+
+        Raises:
+            DirectoryError: the place cannot be written, or the stop file is a link.
+        """
+        self.create()
+        try:
+            touch(self.stop)
+        except OSError as error:
+            raise DirectoryError(
+                f"the stop file {self.stop} cannot be written ({error.strerror}). Move away what is there.",
                 path=str(self.path),
             ) from error
 
@@ -116,15 +142,27 @@ class Directory:
     def id(self) -> str | None:
         """The random id of this directory, or None if it is not one (or not to be seen from here)."""
         try:
-            return (self.farm / "id").read_text()
+            return read(self.farm / "id").decode("ascii", "replace")
         except OSError:
             return None
 
     @cached_property
     def computer_session(self) -> str:
-        """The name of this computer's own session in this directory; it never changes."""
+        """The name of this computer's own session in this directory; it never changes.
+
+        Raises:
+            DirectoryError: the file that holds it cannot be written, or is a link.
+        """
         computer = computer_name()
-        return f"{computer}.{self._once(self.farm / 'computers' / computer, secrets.token_hex(5))}"
+        path = self.farm / "computers" / computer
+        try:
+            return f"{computer}.{self._once(path, secrets.token_hex(5))}"
+        except OSError as error:
+            raise DirectoryError(
+                f"the file {path}, which names this computer's session, cannot be used ({error.strerror}). "
+                f"Move away what is there.",
+                path=str(self.path),
+            ) from error
 
     def session(self, name: str) -> Path:
         """Return the path of a session.
@@ -151,9 +189,13 @@ class Directory:
         """Whether this is a name that `new_session_name` made, and no computer's own session."""
         computer, _, stamp = name.rpartition(".")
         try:
-            return bool(_STAMP.fullmatch(stamp)) and (self.farm / "computers" / computer).read_text() != stamp
+            return (
+                bool(_STAMP.fullmatch(stamp)) and read(self.farm / "computers" / computer) != stamp.encode()
+            )
         except FileNotFoundError:
-            return True
+            return bool(_STAMP.fullmatch(stamp))
+        except OSError:  # a link, for example: whose it is is not known
+            return False
 
     def has_made_up_name(self, path: Path) -> bool:
         """Whether `new_session_name` may have made the name."""
@@ -191,12 +233,9 @@ class Directory:
     def replace(self, old: list[str], new: str) -> None:
         """Let the session ``new`` stand for other ones, from the moment that it exists."""
         folder = self.farm / "replaced"
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_folder(folder)
         draft = self.farm / f"note-{secrets.token_hex(5)}"
-        with draft.open("x") as file:
-            json.dump({name: _mark(self.path / name) for name in old}, file)
-            file.flush()
-            os.fsync(file.fileno())
+        write(draft, json.dumps({name: _mark(self.path / name) for name in old}))
         draft.rename(folder / new)
         self.sync(folder)
 
@@ -209,15 +248,15 @@ class Directory:
         found: list[tuple[Path, list[Path]]] = []
         try:
             notes = sorted((self.farm / "replaced").iterdir())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return found
         for note in notes:
             try:
-                marks = json.loads(note.read_text()) if (self.path / note.name).is_file() else {}
-            except (OSError, ValueError):
-                continue  # another program has removed it meanwhile
-            old = [self.path / name for name, mark in marks.items() if mark == _mark(self.path / name)]
-            found.append((note, old))
+                marks = json.loads(read(note, _NOTE_LIMIT)) if (self.path / note.name).is_file() else {}
+                named = {self.session(name): mark for name, mark in marks.items()}
+            except (OSError, ValueError, AttributeError, RecursionError):
+                continue  # another program has removed it meanwhile, or it is not ours
+            found.append((note, [path for path, mark in named.items() if mark == _mark(path)]))
         return found
 
     def lock(self, name: str) -> Path:
@@ -239,24 +278,21 @@ class Directory:
 
     def _once(self, path: Path, text: str) -> str:
         """Return the text of a file, which whoever comes first has written."""
-        if not path.exists():
+        if not os.path.lexists(path):
             draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
             try:
-                with draft.open("x") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
+                write(draft, text)
                 os.link(draft, path)  # unlike a rename it does not replace what another process wrote
             except FileExistsError:
                 pass
             finally:
                 draft.unlink(missing_ok=True)
-        return path.read_text()
+        return read(path).decode("ascii", "replace")
 
 
 def _write_and_remove(path: Path) -> None:
     try:
-        with path.open("xb") as file:
+        with os.fdopen(make(path), "wb") as file:
             file.write(bytes(_NEEDED))
     finally:
         path.unlink(missing_ok=True)
@@ -272,7 +308,8 @@ def computer_name() -> str:
     except (KeyError, OSError):
         user = f"user{os.getuid()}"
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{user}.{platform.node() or 'computer'}")
-    return plain.strip(".-")[:70] or "user.computer"
+    plain = plain.strip(".-")[:70] or "user.computer"
+    return f"_{plain}" if _DEVICE.fullmatch(plain) else plain
 
 
 def new_session_name() -> str:
@@ -289,11 +326,18 @@ def check_session_name(name: str) -> None:
             ...
         futurefarm.errors.SessionNameError: '../elsewhere' cannot be the name of a session: ...
     """
-    if isinstance(name, str) and _NAME.fullmatch(name) and not name.endswith(_SIDE_FILES):
+    if (
+        isinstance(name, str)
+        and _NAME.fullmatch(name)
+        and not name.endswith(_SIDE_FILES)
+        and not _DEVICE.fullmatch(name)
+    ):
         return
+    shown = f"{name[:100]!r}..." if isinstance(name, str) and len(name) > 100 else repr(name)
     raise SessionNameError(
-        f"{name!r} cannot be the name of a session: use 1 to 100 letters, digits, '.', '_' and '-', "
-        f"beginning with a letter, a digit or '_', and none of the endings {', '.join(_SIDE_FILES)}.",
+        f"{shown} cannot be the name of a session: use 1 to 100 letters, digits, '.', '_' and '-', "
+        f"beginning with a letter, a digit or '_', none of the endings {', '.join(_SIDE_FILES)} and '.', and "
+        f"no device of Windows, such as CON or NUL.",
         name=name,
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from .store import Attempt
+from .store import Attempt, verified_key
 from .trust import Loader
 
 __all__ = ["Record"]
@@ -77,7 +77,7 @@ class Record:
             replicate=row.replicate,
             attempt=row.attempt,
             status=row.status,
-            key=row.key.decode() if row.key is not None else None,
+            key=verified_key(loader.path, row.key) if row.key is not None else None,
             error=row.error,
             traceback=row.traceback,
             host=row.host,

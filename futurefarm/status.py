@@ -17,6 +17,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from . import smallfile
+
 __all__ = [
     "Page",
     "Worker",
@@ -139,7 +141,7 @@ def _claim(folder: Path, blank: bytes) -> tuple[int, Path]:
     while True:
         path = folder / str(number)
         try:
-            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0), 0o600)
+            fd = smallfile.make(path)
         except FileExistsError:
             number += 1
             continue
@@ -163,7 +165,7 @@ def read(folder: Path) -> list[Worker]:
 
 
 def _read(path: Path) -> Worker:
-    data = path.read_bytes()
+    data = smallfile.read(path, _SIZE)
     if len(data) != _SIZE:
         raise ValueError(path)
     task, since, fraction, output, pid, started, memory, leashed, *rest = _LAYOUT.unpack_from(data)

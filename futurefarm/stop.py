@@ -12,6 +12,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from .directory import Directory, stop_mark
+from .smallfile import touch
 
 __all__ = ["Listener", "StopFlag"]
 
@@ -100,7 +101,7 @@ class Listener:
         """The signal that is sent again when the sweep is over."""
 
     def __enter__(self) -> Listener:
-        self._ready.touch(mode=0o600)
+        touch(self._ready)
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 before = signal.getsignal(number)

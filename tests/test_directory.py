@@ -97,7 +97,7 @@ def test_a_file_in_its_place_is_named(tmp_path):
 
 def test_a_file_in_place_of_a_parent_is_refused(tmp_path):
     (tmp_path / "paper").write_text("mine")
-    with pytest.raises(DirectoryError, match="cannot be written"):
+    with pytest.raises(DirectoryError, match="paper is a file or a link"):
         DataManager("paper/fig3", tmp_path)
 
 

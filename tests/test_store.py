@@ -768,8 +768,8 @@ def damage(path: str, of: bytes, to: bytes) -> None:
 
 def test_a_damaged_value_is_named_and_the_others_are_read(dataman):
     with dataman.session("s") as session:
-        session["a"], session["b"], session["c"] = "first", "second", "third"
-    damage(session.path, b"second", b"sec0nd")
+        session["a"], session["b"], session["c"] = "first", "treasure", "third"
+    damage(session.path, b"treasure", b"treasury")
     seen, error = read_all(dataman)
 
     assert "session s is damaged: the value of 'b'" in str(error)

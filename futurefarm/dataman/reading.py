@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..directory import Directory
-from ..errors import DamagedSessionError, SessionError, UnreadableValueError
+from ..directory import Directory, check_session_name
+from ..errors import DamagedSessionError, SessionError, SessionNameError, UnreadableValueError
 from ..ledger import Record
 from ..session import home_of, was_session
 from ..store import Attempt, Reader, check_log, damage, open_reader, verified, verified_key
@@ -55,6 +55,7 @@ class Sessions:
                 if reader is None:
                     self._missed(path)
                     return
+                _check_name(path)
                 while after is not None:
                     rows, after = read(reader, after)
                     if reader.live:
@@ -76,6 +77,7 @@ class Sessions:
                     if reader is None:
                         self._missed(path)
                         continue
+                    _check_name(path)
                     check_log(path)
                     answer = question(reader)
             except SessionError as error:
@@ -111,6 +113,14 @@ class Sessions:
                 ForeignFileWarning,
                 stacklevel=5,
             )
+
+
+def _check_name(path: Path) -> None:
+    try:
+        check_session_name(path.name)
+    except SessionNameError as error:  # to leave it out without a word could look as if it were empty
+        error.path = str(path)
+        raise
 
 
 def loader_of(trust: Trust, reader: Reader) -> Loader:

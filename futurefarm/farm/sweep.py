@@ -11,6 +11,7 @@ from ..executors import Pool
 from ..progress import Progress
 from ..scheduler import Ended, Scheduler
 from ..session import seal
+from ..smallfile import make_folder
 from ..status import Worker, clear, read
 from ..stop import Listener
 from ..store import Header
@@ -68,7 +69,7 @@ class Sweep:
     def run(self) -> Summary:
         begun = time.monotonic()
         join(self.name, self.plan.function)
-        self.pages.mkdir(mode=0o700, parents=True)
+        make_folder(self.pages)
         with self.stop, self.progress:
             try:
                 self.deadline.begin()

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..directory import Directory
 from ..errors import FutureFarmError
+from ..smallfile import read, write
 from ..status import this_process
 from ..store import Store, create, is_blank, named, open_reader, resembles_session
 
@@ -51,7 +52,7 @@ def open_store(directory: Directory, name: str) -> Store:
 
 def _open(directory: Directory, name: str, path: Path) -> Store:
     home = home_of(directory, name)
-    if path.exists():
+    if os.path.lexists(path):
         with open_reader(path, home=home):  # a file from elsewhere is checked, and at home from then on
             pass
         note = read_note(directory, name)
@@ -91,20 +92,24 @@ def write_note(directory: Directory, name: str, inode: int | None, logs: Sequenc
     host, pid, _ = this_process()
     note = directory.holder(name)
     draft = note.with_name(f"{note.name}.{secrets.token_hex(4)}")
+    text = {"host": host, "pid": pid, "since": time.time(), "inode": inode, "logs": list(logs)}
     try:
-        with draft.open("x") as file:
-            json.dump({"host": host, "pid": pid, "since": time.time(), "inode": inode, "logs": logs}, file)
-            file.flush()
-            os.fsync(file.fileno())
+        write(draft, json.dumps(text))
         draft.rename(note)
     except OSError:
         draft.unlink(missing_ok=True)
         raise
 
 
+_NOTE = {"host": str, "pid": int, "since": float, "inode": int, "logs": list}
+
+
 def read_note(directory: Directory, name: str) -> dict[str, Any]:
+    """Return what a note says, as far as it says it as `write_note` does."""
     try:
-        note = json.loads(directory.holder(name).read_text())
-    except (OSError, ValueError):
+        note = json.loads(read(directory.holder(name)))
+    except (OSError, ValueError, RecursionError):
         return {}
-    return note if isinstance(note, dict) else {}
+    if not isinstance(note, dict):
+        return {}
+    return {field: note[field] for field, kind in _NOTE.items() if type(note.get(field)) is kind}

@@ -6,7 +6,8 @@ import os
 import sqlite3
 from pathlib import Path
 
-from .format import MARK_FOREIGN, Header, Home, named_errors, sync
+from ..smallfile import make
+from .format import COUNT_ITEMS, COUNT_LEDGER, MARK_FOREIGN, Header, Home, named_errors, sync
 from .reader import open_reader
 from .store import Store
 from .tail import Tail
@@ -27,7 +28,7 @@ def copy(source: Path, target: Path, *, home: Home | None = None, foreign: bool 
     with open_reader(source, home=home) as reader:
         if reader is None:
             return None
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        os.close(make(target))
         connection = sqlite3.connect(target, isolation_level=None)
         try:
             with named_errors(source):
@@ -38,8 +39,8 @@ def copy(source: Path, target: Path, *, home: Home | None = None, foreign: bool 
                 connection.execute(f"PRAGMA user_version = {version.version | version.generation << 9}")
                 if foreign:
                     connection.execute(MARK_FOREIGN)
-                (attempts,) = connection.execute("SELECT COUNT(*) FROM Attempt").fetchone()
-                (items,) = connection.execute("SELECT COUNT(*) FROM Dict").fetchone()
+                (attempts,) = connection.execute(f"SELECT {COUNT_LEDGER}").fetchone()
+                (items,) = connection.execute(f"SELECT {COUNT_ITEMS}").fetchone()
         finally:
             connection.close()
     Tail(version.generation).write(target)

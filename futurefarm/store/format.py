@@ -22,6 +22,7 @@ from ..errors import (
     SessionError,
     StorageFullError,
 )
+from ..smallfile import make
 from .checksum import checksum
 from .grip import Grip
 from .log import lost_commits
@@ -36,7 +37,7 @@ _LOGS = (1 << 22) - 1  # what fits into user_version beside the format and the m
 # what it wrote has no checksum and makes us count, and when that is deleted the number is unknown: NULL.
 _COUNTERS = "('count', 'again')"
 
-_SCHEMA = f"""
+SCHEMA = f"""
 PRAGMA application_id = {_APPLICATION};
 CREATE TABLE Dict (key BLOB UNIQUE NOT NULL, value BLOB NOT NULL, crc INTEGER);
 CREATE INDEX Unchecked ON Dict (key) WHERE crc IS NULL;
@@ -59,7 +60,12 @@ INSERT INTO Meta VALUES ('generation', 0), ('log', x''), ('base', 0), ('folding'
 """
 
 COUNT_MORE = f"UPDATE Meta SET value = value + ? WHERE name IN {_COUNTERS}"
-RECOUNT = f"UPDATE Meta SET value = (SELECT COUNT(*) FROM Dict) WHERE name IN {_COUNTERS}"
+# No file has more rows than a quarter of its bytes. In a hostile one, whose tables show one page in many
+# places, a plain COUNT would not end.
+_MOST_ROWS = "(SELECT page_count * page_size / 4 FROM pragma_page_count, pragma_page_size)"
+COUNT_ITEMS = f"(SELECT COUNT(*) FROM (SELECT 1 FROM Dict LIMIT {_MOST_ROWS}))"
+COUNT_LEDGER = f"(SELECT COUNT(*) FROM (SELECT 1 FROM Attempt LIMIT {_MOST_ROWS}))"
+RECOUNT = f"UPDATE Meta SET value = {COUNT_ITEMS} WHERE name IN {_COUNTERS}"
 COUNT_UNKNOWN = f"{RECOUNT} AND value IS NULL"
 COUNT_ATTEMPTS = "UPDATE Meta SET value = value + ? WHERE name = 'attempts'"
 
@@ -110,14 +116,14 @@ def is_blank(path: Path) -> bool:
 
 def create(path: Path) -> None:
     """Make an empty, sealed session file at ``path``, which must not exist; it is on disk on return."""
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o600))
+    os.close(make(path))
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         # Nobody knows the file yet: it may be written carelessly and then synced as a whole.
         connection.execute("PRAGMA journal_mode = OFF")
         connection.execute("PRAGMA synchronous = OFF")
         with named_errors(path):
-            connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
+            connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
     finally:
         connection.close()
     Tail(0).write(path)
@@ -357,7 +363,7 @@ def count(path: Path, connection: sqlite3.Connection) -> int:
     with named_errors(path):
         least, most = connection.execute(_COUNTED).fetchone()
         if least is None or connection.execute(_UNCHECKED).fetchone() is not None:
-            return int(connection.execute("SELECT COUNT(*) FROM Dict").fetchone()[0])
+            return int(connection.execute(f"SELECT {COUNT_ITEMS}").fetchone()[0])
     if least != most or type(least) is not int or least < 0:
         raise damage(path, "its number of items is not what was written")
     return least
@@ -365,8 +371,8 @@ def count(path: Path, connection: sqlite3.Connection) -> int:
 
 def step(
     connection: sqlite3.Connection, query: str, after: int, *values: Any
-) -> tuple[list[tuple[Any, ...]], int | None]:
-    """Return the next rows of a query, bounded in number and bytes, and where to go on, or None at the end.
+) -> tuple[list[tuple[Any, ...]], int | None, int]:
+    """Return the next rows of a query, bounded in number and bytes, where to go on, or None, and their size.
 
     The query takes the row to start behind, and then ``values``; its first column is the row.
     """
@@ -376,9 +382,16 @@ def step(
     try:
         for row in cursor:
             rows.append(row)
-            size += sum(len(field) for field in row if type(field) is bytes)
+            size += size_of(row)
             if len(rows) == STEP_ROWS or size > STEP_BYTES:
-                return rows, int(row[0])
+                if not after < row[0]:  # of a damaged file; to go on from there could take for ever
+                    raise sqlite3.DatabaseError("its rows are not in order")
+                return rows, int(row[0]), size
     finally:
         cursor.close()
-    return rows, None
+    return rows, None, size
+
+
+def size_of(row: tuple[Any, ...]) -> int:
+    """Return about how many bytes of the file a row takes, at the least."""
+    return 4 + sum(len(field) for field in row if type(field) is bytes or type(field) is str)

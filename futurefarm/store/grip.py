@@ -15,7 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..smallfile import check_plain
+
 __all__ = ["Grip"]
+
+_SAFE = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 _lock = threading.Lock()
 _held: dict[tuple[int, int], list[int]] = {}
@@ -30,7 +34,8 @@ class Grip:
 
     def __init__(self, path: Path) -> None:
         with _lock:
-            status = os.stat(path)
+            status = os.lstat(path)
+            check_plain(status, path)  # SQLite would follow a link
             file = status.st_dev, status.st_ino
             if file not in _held:
                 _held[file] = [_open(path), 0]
@@ -94,13 +99,12 @@ class Grip:
 
 
 def _open(path: Path) -> int:
-    binary = getattr(os, "O_BINARY", 0)
     try:
-        return os.open(path, os.O_RDWR | binary)
+        return os.open(path, os.O_RDWR | _SAFE)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        return os.open(path, os.O_RDONLY | binary)  # somebody else's, or on a disk that is only to be read
+        return os.open(path, os.O_RDONLY | _SAFE)  # somebody else's, or on a disk that is only to be read
 
 
 def _after_fork() -> None:

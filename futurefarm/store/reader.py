@@ -29,11 +29,13 @@ from .format import (
     log_salt,
     log_size,
     named_errors,
+    size_of,
     step,
     verified,
     verified_key,
 )
 from .grip import Grip
+from .guard import budget_of, harden
 
 __all__ = ["Attempt", "Reader", "open_reader"]
 
@@ -87,6 +89,7 @@ class Reader:
         self._what = "items"
         self._seen: int | None = None
         self._sweeps: dict[int, tuple[str, str]] = {}
+        self._budget = budget_of(path)
 
     @property
     def live(self) -> bool:
@@ -150,7 +153,8 @@ class Reader:
 
     def _number_of_attempts(self) -> Any:
         with named_errors(self.path):
-            return self._connection.execute("SELECT value FROM Meta WHERE name = 'attempts'").fetchone()[0]
+            query = "SELECT max(value) FROM Meta WHERE name = 'attempts'"
+            return self._connection.execute(query).fetchone()[0]
 
     def attempts(self, after: int) -> tuple[list[Attempt], int | None]:
         """Return a step of the ledger."""
@@ -161,9 +165,16 @@ class Reader:
         """Return a step of those rows of the ledger that did not end well."""
         heads, after_ = self._heads(after)
         query = f"SELECT {_HEAD}, {_BODY} FROM Attempt WHERE id = ?"
-        with named_errors(self.path):
-            rows = [self._connection.execute(query, head[:1]).fetchone() for head in heads if head[7] != "ok"]
+        rows = [self._row(query, head[0]) for head in heads if head[7] != "ok"]
         return [self._attempt(row) for row in rows], after_
+
+    def _row(self, query: str, number: int) -> tuple[Any, ...]:
+        with named_errors(self.path):
+            row: tuple[Any, ...] | None = self._connection.execute(query, (number,)).fetchone()
+        if row is None:
+            raise self._damaged_row(number)
+        self._pay(size_of(row))
+        return row
 
     def finished(self, after: int) -> tuple[list[tuple[Any, ...]], int | None]:
         """Return a step of (row, identity, replicate, status)."""
@@ -240,6 +251,7 @@ class Reader:
                 row = self._connection.execute(query, (number,)).fetchone()
             if row is None or not _is(row[2], sweep_checksum, (number, *row[:2])):
                 raise damage(self.path, f"the record of its sweep {number} is not what was written")
+            self._pay(size_of(row))
             self._sweeps[number] = row[:2]
         return self._sweeps[number]
 
@@ -273,7 +285,15 @@ class Reader:
 
     def _step(self, query: str, after: int, *values: Any) -> tuple[list[tuple[Any, ...]], int | None]:
         with named_errors(self.path):
-            return step(self._connection, query, after, *values)
+            rows, after_, size = step(self._connection, query, after, *values)
+        self._pay(size)
+        return rows, after_
+
+    def _pay(self, size: int) -> None:
+        """Notice a file whose tables show one page in many places: it could be read without end."""
+        self._budget -= size
+        if self._budget < 0:
+            raise damage(self.path, "its tables hold more than it has bytes")
 
 
 def _is(crc: object, of: Callable[..., int], columns: tuple[Any, ...]) -> bool:
@@ -323,7 +343,9 @@ def open_reader(path: Path, *, home: Home | None = None) -> Iterator[Reader | No
         copied = not at_home(path, home)
         if copied and not header.writing:
             check_sealed(path, header.generation)
-        reader = Reader(path, stack.enter_context(closing(_connect(uri))), header)
+        connection = stack.enter_context(closing(_connect(uri)))
+        harden(path, connection)
+        reader = Reader(path, connection, header)
         if copied and header.writing:
             _check_log(reader, header)
         yield reader
@@ -342,8 +364,9 @@ def _connect(uri: str) -> sqlite3.Connection:
 
 def _check_log(reader: Reader, header: Header) -> None:
     """Raise IncompleteCopyError unless the log that was copied continues the file that was copied."""
+    query = "SELECT name, value FROM Meta LIMIT 20"
     try:
-        noted = dict(reader._connection.execute("SELECT name, value FROM Meta"))
+        noted = dict(reader._connection.execute(query))
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError as error:  # pages of different moments, most likely

@@ -36,6 +36,7 @@ from .format import (
     verified,
 )
 from .grip import Grip
+from .guard import harden
 from .tail import Tail
 from .watch import Watch
 
@@ -92,6 +93,7 @@ class Store(MutableMapping[bytes, bytes]):
         )
         try:
             with named_errors(path):
+                harden(path, self._connection)
                 self._begin_log(header, self._connection)
         except BaseException:
             self._connection.close()
@@ -180,9 +182,10 @@ class Store(MutableMapping[bytes, bytes]):
     def __iter__(self) -> Iterator[bytes]:
         after: int | None = 0
         while after is not None:
-            rows, after = step(
-                self.connection, "SELECT rowid, key FROM Dict WHERE rowid > ? ORDER BY rowid", after
-            )
+            with named_errors(self.path):
+                rows, after, _ = step(
+                    self.connection, "SELECT rowid, key FROM Dict WHERE rowid > ? ORDER BY rowid", after
+                )
             yield from (key for _, key in rows)
 
     @property
