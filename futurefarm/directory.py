@@ -8,6 +8,7 @@
             id                       tells a worker whether it sees this very directory
             stop                     touched: every sweep in this directory stops
             stop-SWEEP               that sweep stops
+            claims/SWEEP             which tasks that sweep has begun
             computers/USER.HOST      the stamp of this computer's own session
             locks/NAME.lock          the lock of a session
             locks/NAME.json          who holds it, and which file it is
@@ -76,6 +77,7 @@ class Directory:
         self.farm = self.path / ".farm"
         self.locks = self.farm / "locks"
         self.stop = self.farm / "stop"
+        self.claims = self.farm / "claims"
 
     def create(self) -> None:
         """Make the directory and what belongs into it; many processes may do so at once.

@@ -175,6 +175,10 @@ class Scheduler:
         if not any(queue and chunk[0] is queue[0] for queue in (self._suspects, self._singles)):
             self._again.extendleft(reversed(chunk))
 
+    def put_back(self, tasks: list[Task]) -> None:
+        """Take tasks that were pulled and not submitted; they come again."""
+        self._again.extend(tasks)
+
     # -- how it ended
 
     def ended(self, ticket: int, receipt: Receipt, now: float = 0.0) -> Ended:

@@ -318,6 +318,10 @@ class DataManager:
         """Iterate over (identity, replicate, status) of all attempts."""
         return self._sessions.each(Reader.finished, lambda path, row: row[1:])
 
+    def news(self, session: str, after: int) -> Iterator[tuple[int, bytes, int, str]]:
+        """Iterate over (row, identity, replicate, status) of the attempts in a session behind some row."""
+        return self._sessions.rows(self._directory.session(session), Reader.finished, after)
+
     def ended(self, sweep: str, numbers: Collection[int]) -> Iterator[tuple[str, int, int, str]]:
         """Iterate over (session, number, attempt, status) of some tasks of a sweep."""
         if not numbers:

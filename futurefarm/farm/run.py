@@ -56,8 +56,9 @@ def run_tasks(
         executor: the name of an executor, a `concurrent.futures.Executor`, or a factory of such;
             see `futurefarm.executors`.
         workers: tasks that run at the same time; by default as many as this process may use cores.
-        resume: skip the tasks, replicates included, whose results are stored here. By default tasks
-            are added, whatever was run before.
+        resume: skip the tasks, replicates included, whose results are stored here, and share the others with
+            sweeps that run here at the same time, also with ``resume=True``: each is done by one of them. By
+            default tasks are added, whatever was run before.
         retries: times that a failed task is tried again; every attempt is in the ledger.
         retry_on: the exceptions, a class or a tuple of classes, after which it is; TimeoutError stands for
             ``timeout``.

@@ -21,6 +21,7 @@ from .deadline import Deadline
 from .items import Items
 from .plan import Plan
 from .rescue import Rescue
+from .sharing import Sharing
 from .shortage import Shortage
 from .summary import Summary, failure_of
 
@@ -54,6 +55,7 @@ class Sweep:
         )
         self.pool = Pool(plan.engine, plan.workers)
         self.rescue = Rescue(self)
+        self.sharing = Sharing(self)
         self.deadline = Deadline(self, plan.job.timeout)
         self.shortage = Shortage(self)
         self.stop = Listener(
@@ -72,11 +74,17 @@ class Sweep:
         make_folder(self.pages)
         with self.stop, self.progress:
             try:
+                self.sharing.begin()
                 self.deadline.begin()
                 self._loop()
             finally:
                 self._close()
         return self._conclude(self._summary(time.monotonic() - begun))
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do, here or in another sweep that has begun what is ours as well."""
+        return self.scheduler.finished and (self.scheduler.stopped or not self.sharing.waits)
 
     def workers(self) -> list[Worker]:
         """Return the status pages of the sweep's workers."""
@@ -85,7 +93,7 @@ class Sweep:
     # -- the loop
 
     def _loop(self) -> None:
-        while not self.scheduler.finished:
+        while not self.finished:
             if self.stop.is_set():
                 self._stop()
             if self.stop.flag.now:
@@ -114,6 +122,9 @@ class Sweep:
             if self.stop.is_set():  # pulling may take long, and the items themselves may set the flag
                 self.scheduler.refused(chunk)
                 return
+            chunk = self.sharing.ours(chunk)
+            if not chunk:
+                continue
             try:
                 ticket = self.pool.submit(Chunk.dumps(self.payload, chunk))
             except BrokenExecutorError as error:
@@ -123,7 +134,7 @@ class Sweep:
             self.scheduler.submitted(ticket, chunk)
 
     def _collect(self) -> None:
-        if self.scheduler.finished:
+        if self.finished:
             return
         event = self.pool.next_event(TICK)
         if event is None:
@@ -138,6 +149,7 @@ class Sweep:
             self._looked = time.monotonic()
             self.deadline.look()
             self.rescue.look_around()
+        self.sharing.look()
 
     def take(self, ticket: int, data: bytes) -> None:
         """Take a receipt: what it tells of is on disk, so it counts."""
@@ -184,6 +196,7 @@ class Sweep:
             clear(self.pages)
             self.pages.rmdir()
         self.stop.forget()
+        self.sharing.end()
 
     def _seal_sessions(self) -> None:
         """Seal what workers that are gone left open; those that stay seal theirs themselves."""

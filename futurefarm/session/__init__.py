@@ -1,6 +1,7 @@
 """A session: one writer's file in the directory, a `shelve.Shelf` guarded by a file lock."""
 
 from .files import NotedHome, home_of, was_session
+from .holder import locked_by
 from .idle import idle
 from .keys import KeyMaker
 from .lock import LOCK_TIMEOUT, LockWaitWarning, check_lock_timeout
@@ -18,6 +19,7 @@ __all__ = [
     "check_lock_timeout",
     "home_of",
     "idle",
+    "locked_by",
     "seal",
     "was_session",
 ]

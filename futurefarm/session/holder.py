@@ -11,7 +11,7 @@ from ..directory import Directory
 from ..status import is_stopped, this_process
 from .files import read_note
 
-__all__ = ["described", "holder_of"]
+__all__ = ["described", "holder_of", "locked_by"]
 
 
 def holder_of(directory: Directory, name: str) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def holder_of(directory: Directory, name: str) -> dict[str, Any]:
     note = read_note(directory, name)
     here = this_process()[0]
     noted = note.get("host"), note.get("pid")
-    pid = _holder_by_kernel(directory.lock(name))
+    pid = locked_by(directory.lock(name))
     host, pid = noted if pid is None else (here, pid)
     if host is None or pid is None:
         return {}
@@ -37,7 +37,7 @@ def holder_of(directory: Directory, name: str) -> dict[str, Any]:
     return {"pid": pid, "host": host, "since": since, "stopped": stopped}
 
 
-def _holder_by_kernel(path: Path) -> int | None:
+def locked_by(path: Path) -> int | None:
     """Return the process that has a file locked, or None where ``/proc/locks`` does not tell."""
     try:
         file = path.stat()
