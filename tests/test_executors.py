@@ -325,6 +325,19 @@ def test_a_death_that_the_executor_does_not_notice_is_noticed(monkeypatch):
     assert lost.exception() is not None
 
 
+def leaves_a_thread(x):
+    threading.Thread(target=threading.Event().wait).start()  # not a daemon: its process waits for it
+    return x
+
+
+@pytest.mark.parametrize("name", ["loky", "process"])
+def test_a_process_that_does_not_leave_is_ended(dataman, monkeypatch, name):
+    monkeypatch.setattr("futurefarm.executors.fleet.LEAVE", 0.2)
+    run_tasks(dataman, leaves_a_thread, [1, 2], name, workers=1, progress=False)
+
+    assert [1, 2] == list(dataman.values())
+
+
 @pytest.mark.parametrize("cancel", [False, True])
 def test_a_fleet_that_is_shut_down_finishes_or_cancels_what_waits(cancel):
     made = []

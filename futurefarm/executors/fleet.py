@@ -28,6 +28,10 @@ SETTLE = 1.0
 """Seconds to wait for the exit code of a process that is known to be dead."""
 
 
+LEAVE = 3.0
+"""Seconds for a process to leave when it may; a thread that a task has left behind would keep it for ever."""
+
+
 class Fleet(Executor):
     """As many executors as there are workers, each with one process.
 
@@ -211,6 +215,10 @@ class _Ship:
             kill(pid)
 
     def shut_down(self) -> None:
-        executor, self._executor, self._processes = self._executor, None, {}
+        executor, self._executor = self._executor, None
         if executor is not None:
+            impatience = threading.Timer(LEAVE, self.kill)
+            impatience.start()
             executor.shutdown(wait=True)
+            impatience.cancel()
+        self._processes = {}
