@@ -29,6 +29,9 @@ loky and the standard library's pool wait for ever for the rest of a message who
 halfway; of a message that is sent in one piece there is no rest.
 """
 
+LARGEST = 10**9 - 10**6
+"""Bytes of an argument or result: a row of SQLite has at most 10**9, and there is more in it."""
+
 MAX_FAILED = 48
 """Failed tasks that one receipt names; a worker ends its chunk early when it has so many."""
 
@@ -151,8 +154,8 @@ def dumps_item(item: Any) -> bytes:
     for part in parts:
         kind = type(part)
         if kind not in _BY_VALUE_NOT_NEEDED and not (kind.__module__ == "numpy" and not _holds_objects(part)):
-            return _dumps_by_value(item)
-    return pickle.dumps(item, PROTOCOL)
+            return _small_enough("an argument", _dumps_by_value(item))
+    return _small_enough("an argument", pickle.dumps(item, PROTOCOL))
 
 
 def _holds_objects(part: Any) -> bool:
@@ -172,8 +175,12 @@ def dumps_result(value: Any) -> bytes:
     variables, which pickle refuses for other reasons.
 
     Raises:
-        UnstorableError: the value cannot be pickled.
+        UnstorableError: the value cannot be pickled, or is too large.
     """
+    return _small_enough("a result", _dumps_result(value))
+
+
+def _dumps_result(value: Any) -> bytes:
     try:
         return pickle.dumps(value, PROTOCOL)
     except (pickle.PicklingError, AttributeError) as not_found:
@@ -183,6 +190,15 @@ def dumps_result(value: Any) -> bytes:
             raise _unstorable(value, not_found) from not_found
     except Exception as error:
         raise _unstorable(value, error) from error
+
+
+def _small_enough(what: str, data: bytes) -> bytes:
+    if len(data) > LARGEST:
+        raise UnstorableError(
+            f"{what} of {len(data):,} bytes cannot be stored: SQLite takes up to {LARGEST:,} in one piece. "
+            f"Divide it, or put it into a file of your own and pass its name."
+        )
+    return data
 
 
 def _dumps_by_value(value: Any) -> bytes:

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from futurefarm import DataManager, run_tasks
 from futurefarm.cli import main
-from futurefarm.testing.tasks import keep, misbehave
+from futurefarm.testing.tasks import keep, misbehave, prints
 
 
 @pytest.fixture
@@ -41,6 +41,20 @@ def test_failed_shows_tracebacks_and_ends_with_1(dataman, command):
     assert 1 == result.exit_code
     assert "ValueError: bad value" in result.output
     assert "Traceback" in result.output
+
+
+def test_failed_shows_what_failed_tasks_printed(dataman, command):
+    run_tasks(dataman, prints, [("said", "too many arguments")], "serial", progress=False, on_error="record")
+    run_tasks(dataman, prints_and_fails, [1], "serial", progress=False, on_error="record")
+    result = command("failed", dataman.basepath)
+
+    assert 1 == result.output.count("It printed:")
+    assert "It printed:\nbefore\n" in result.output
+
+
+def prints_and_fails(_):
+    print("before")
+    raise ValueError
 
 
 def test_merge_takes_over_what_is_missing(dataman, tmp_path, command):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sqlite3
 import sys
 import threading
 
@@ -12,6 +13,7 @@ import pytest
 from futurefarm.errors import UnstorableError
 from futurefarm.spaces import Params
 from futurefarm.task import (
+    LARGEST,
     MAX_FAILED,
     PROTOCOL,
     RECEIPT_SIZE,
@@ -157,3 +159,20 @@ def test_a_result_that_holds_more_than_data_is_refused(value):
 def test_a_generator_as_a_result_is_refused_with_a_hint():
     with pytest.raises(UnstorableError, match=r"list\(\.\.\.\)"):
         dumps_result(x for x in [1])
+
+
+def test_what_is_larger_than_sqlite_takes_is_refused_by_size(monkeypatch):
+    monkeypatch.setattr("futurefarm.task.LARGEST", 1000)
+
+    assert dumps_result(bytes(900))
+    for dumps, what in [(dumps_result, "a result"), (dumps_item, "an argument")]:
+        with pytest.raises(UnstorableError, match=rf"{what} of 1,\d\d\d bytes .* up to 1,000"):
+            dumps(bytes(1000))
+
+
+def test_a_row_of_sqlite_takes_the_largest_result():
+    connection = sqlite3.connect(":memory:")
+    limit = connection.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
+    connection.close()
+
+    assert limit > LARGEST
