@@ -22,7 +22,7 @@ from futurefarm.errors import StorageFullError, UnreadableValueError
 from futurefarm.status import read, this_process
 from futurefarm.task import RECEIPT_SIZE, Chunk, Job, Receipt, Task, dumps_function, dumps_item
 from futurefarm.testing.tasks import misbehave, square
-from futurefarm.worker import TaskInterrupted, described, interrupt_running, leave, run_chunk
+from futurefarm.worker import TaskInterrupted, batch, described, interrupt_running, leave, run_chunk
 from futurefarm.worker.interrupt import interruptible
 from futurefarm.worker.patience import Patience
 
@@ -135,6 +135,15 @@ def test_the_parent_commits_for_workers_that_see_other_files(dataman, tmp_path):
     assert 2 == summary.done
     assert [(0, 0), (1, 1)] == sorted(dataman.values())
     assert {os.getpid()} != {record.pid for record in dataman.records()}
+
+
+@pytest.mark.parametrize(("worth", "seen"), [(0, [0, 1]), (1e9, [0, 0])])
+def test_a_task_that_outlasts_some_commits_is_committed_before_the_next_one(
+    dataman, monkeypatch, worth, seen
+):
+    monkeypatch.setattr(batch, "WORTH", worth)
+    run(dataman, DataManager.itemcount, [dataman, dataman])
+    assert seen == list(dataman.values())
 
 
 def test_a_slow_task_does_not_hold_back_what_finished_before_it(dataman):

@@ -20,6 +20,9 @@ __all__ = ["Batch"]
 COMMIT_AFTER = 0.05
 """Seconds of finished work after which a worker commits, in the middle of a chunk."""
 
+WORTH = 10
+"""Commits that a task has to outlast to be committed at once: it then costs a tenth of the time at most."""
+
 CHUNK_LIMIT = 0.5
 """Seconds after which a worker hands back the rest of a chunk, so that another one may take it."""
 
@@ -47,8 +50,6 @@ class Batch:
             full = now - begun > CHUNK_LIMIT or len(failed) + len(final) == MAX_FAILED
             if crew.stopped() or (offset and full):
                 break
-            if self._outcomes and now - self._since > COMMIT_AFTER and not self._store():
-                break
             outcome = self._seat.run(task)
             with self._lock:
                 if not self._outcomes:
@@ -59,12 +60,19 @@ class Batch:
             ended += 1
             if outcome.status != "ok":
                 (failed if self._seat.may_try_again else final).append(offset)
+            if self._is_due(outcome) and not self._store():
+                break
         self._store()
         seconds = time.perf_counter() - begun
         unstored = len(self._outcomes)
         stored = ended - unstored
         again, over = (tuple(n for n in offsets if n < stored) for offsets in (failed, final))
         return Receipt(stored, again, over, seconds, self._session, unstored, tuple(self._unsent))
+
+    def _is_due(self, outcome: Outcome) -> bool:
+        """Whether it is time to commit. Work that has waited is done again if the worker is killed."""
+        waited = time.perf_counter() - self._since
+        return waited > COMMIT_AFTER or outcome.seconds > WORTH * self.crew.commit_seconds
 
     def _store(self) -> bool:
         """Commit what has finished, waiting while the disk is full; whether that succeeded."""

@@ -121,6 +121,8 @@ class Crew:
         self.busy = 0
         self.idle_since = time.monotonic()
         self.pending: dict[int, Batch] = {}
+        self.commit_seconds = 0.001
+        """What a commit costs; a first guess, and then what was seen."""
         self._loaded = False
         self.limit = Limit(job.timeout)
         if self.leashed:
@@ -221,6 +223,7 @@ class Crew:
             SessionError: both tries failed.
         """
         with self._lock:
+            begun = time.perf_counter()
             try:
                 session = self._open()
                 session.commit(self.job.sweep, self.job.record, outcomes)
@@ -230,6 +233,8 @@ class Crew:
                 self._drop()
                 session = self._open()
                 session.commit(self.job.sweep, self.job.record, outcomes)
+            # One that took unusually long, as the first does, counts for little.
+            self.commit_seconds = min(time.perf_counter() - begun, 2 * self.commit_seconds)
             return session.name
 
     def _open(self) -> Session:

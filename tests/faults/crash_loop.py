@@ -152,7 +152,7 @@ class Told:
 
 def task(log: str, number: int) -> tuple[int, int]:
     record(log, "begin", number)
-    time.sleep(random.Random(number).uniform(0.002, 0.02))
+    time.sleep(random.Random(number).uniform(0.005, 0.02))
     record(log, "end", number)
     return number, number**2
 
