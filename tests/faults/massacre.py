@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,8 @@ def massacre(battery: Battery, child: Child, log: Path, name: str) -> int:
         busy = [pid for pid, event in running.items() if event == "begin" and pid not in dead]
         if busy:
             victim = random.choice(busy)
-            os.kill(victim, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
             dead.add(victim)
             kills += 1
 
