@@ -29,10 +29,11 @@ import platform
 import re
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
-from .errors import DirectoryError, SessionNameError
+from .errors import DirectoryError, FutureFarmError, SessionNameError
 from .smallfile import make, make_folder, read, touch, write
 
 __all__ = [
@@ -126,6 +127,20 @@ class Directory:
                 path=str(self.path),
             ) from error
 
+    @contextmanager
+    def named_errors(self) -> Iterator[None]:
+        """Turn the errors of the file system into ours, which name the directory."""
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, FutureFarmError):
+                raise
+            raise DirectoryError(
+                f"the directory {self.path} cannot be used ({error}). What it holds was left as it is.",
+                path=str(self.path),
+                errno=error.errno,
+            ) from error
+
     def check_writable(self) -> None:
         """Raise DirectoryError unless sessions can be made here."""
         self.create()
@@ -177,12 +192,13 @@ class Directory:
 
     def sessions(self) -> list[Path]:
         """Return the paths of all files that may be sessions, sorted by name."""
-        try:
-            with os.scandir(self.path) as entries:
-                names = [e.name for e in entries if not e.name.startswith(".") and e.is_file()]
-        except FileNotFoundError:
-            return []
-        gone = {path.name for _, old in self.replaced() for path in old}
+        with self.named_errors():
+            try:
+                with os.scandir(self.path) as entries:
+                    names = [e.name for e in entries if not e.name.startswith(".") and e.is_file()]
+            except FileNotFoundError:
+                return []
+            gone = {path.name for _, old in self.replaced() for path in old}
         return [
             self.path / name for name in sorted(names) if not name.endswith(_SIDE_FILES) and name not in gone
         ]

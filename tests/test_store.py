@@ -216,7 +216,7 @@ def test_a_closed_store_says_so(store):
 
 def test_creating_never_overwrites(path):
     before = path.read_bytes()
-    with pytest.raises(FileExistsError):
+    with pytest.raises(SessionError, match="File exists"):
         create(path)
 
     assert before == path.read_bytes()

@@ -356,7 +356,8 @@ class DataManager:
         source = other if isinstance(other, DataManager) else DataManager.at(other)
         self._directory.create()
         seconds = self._lock_timeout if lock_timeout is None else check_lock_timeout(lock_timeout)
-        return merge(source._directory, self._directory, seconds, source._trust)
+        with self._directory.named_errors():
+            return merge(source._directory, self._directory, seconds, source._trust)
 
     def check(self) -> Checkup:
         """Verify everything in the directory, and change nothing.
@@ -376,7 +377,8 @@ class DataManager:
         """
         from ..checkup import check
 
-        return check(self._directory)
+        with self._directory.named_errors():
+            return check(self._directory)
 
     def repair(self) -> list[Repair]:
         """Put a fresh session with all that can be read in the place of each damaged or incomplete one.
@@ -391,7 +393,8 @@ class DataManager:
         from ..repair import repair
 
         self._directory.create()
-        return repair(self._directory)
+        with self._directory.named_errors():
+            return repair(self._directory)
 
     def compact(self) -> dict[str, int]:
         """Join many small sessions into one, which makes opening and copying the directory faster.
@@ -407,7 +410,8 @@ class DataManager:
         from ..compact import compact
 
         self._directory.create()
-        return compact(self._directory)
+        with self._directory.named_errors():
+            return compact(self._directory)
 
     def check_readable(self) -> None:
         """Raise SessionError if a session is damaged, newer, or an incomplete copy."""

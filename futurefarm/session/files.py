@@ -58,25 +58,14 @@ def _open(directory: Directory, name: str, path: Path) -> Store:
         note = read_note(directory, name)
         write_note(directory, name, note.get("inode"), note.get("logs", ()))
         return Store(path, wal=not directory.on_network, home=home)
-    draft = directory.farm / f"draft-{secrets.token_hex(5)}"
+    draft = directory.draft()
     try:
         create(draft)
-        draft.rename(path)  # under its name it is whole from the first moment
+        directory.publish(draft, name)  # under its name it is whole from the first moment
     except OSError:
         draft.unlink(missing_ok=True)
         raise
-    _sync(directory.path)
     return Store(path, wal=not directory.on_network, home=home)
-
-
-def _sync(folder: Any) -> None:
-    """Make names in a folder durable; Windows keeps names without being asked."""
-    if os.name == "posix":
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
 
 def was_session(directory: Directory, path: Path) -> bool:
@@ -96,6 +85,7 @@ def write_note(directory: Directory, name: str, inode: int | None, logs: Sequenc
     try:
         write(draft, json.dumps(text))
         draft.rename(note)
+        directory.sync(note.parent)  # a session whose note the power cut took would pass for a copy
     except OSError:
         draft.unlink(missing_ok=True)
         raise

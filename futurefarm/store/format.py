@@ -116,18 +116,18 @@ def is_blank(path: Path) -> bool:
 
 def create(path: Path) -> None:
     """Make an empty, sealed session file at ``path``, which must not exist; it is on disk on return."""
-    os.close(make(path))
-    connection = sqlite3.connect(path, isolation_level=None)
-    try:
-        # Nobody knows the file yet: it may be written carelessly and then synced as a whole.
-        connection.execute("PRAGMA journal_mode = OFF")
-        connection.execute("PRAGMA synchronous = OFF")
-        with named_errors(path):
+    with named_errors(path):
+        os.close(make(path))
+        connection = sqlite3.connect(path, isolation_level=None)
+        try:
+            # Nobody knows the file yet: it may be written carelessly and then synced as a whole.
+            connection.execute("PRAGMA journal_mode = OFF")
+            connection.execute("PRAGMA synchronous = OFF")
             connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
-    finally:
-        connection.close()
-    Tail(0).write(path)
-    sync(path)
+        finally:
+            connection.close()
+        Tail(0).write(path)
+        sync(path)
 
 
 def sync(path: Path) -> None:
@@ -150,10 +150,11 @@ def log_salt(path: Path) -> bytes:
 
 def log_size(path: Path) -> int:
     """Return the bytes in a session's log; 0 where there is none."""
-    try:
-        return os.stat(f"{path}-wal").st_size
-    except FileNotFoundError:
-        return 0
+    with named_errors(path):
+        try:
+            return os.stat(f"{path}-wal").st_size
+        except FileNotFoundError:
+            return 0
 
 
 class Home(Protocol):
@@ -328,7 +329,8 @@ def check_log(path: Path) -> None:
     Of the last commit nobody knows: a power cut may have torn it before it was acknowledged. That is normal,
     so it is told by a TornLogWarning only.
     """
-    loss = lost_commits(path) if Header.read(path).writing else None
+    with named_errors(path):
+        loss = lost_commits(path) if Header.read(path).writing else None
     if loss is None:
         return
     if loss.acknowledged:

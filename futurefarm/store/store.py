@@ -82,24 +82,26 @@ class Store(MutableMapping[bytes, bytes]):
         self._pid = os.getpid()
         self._wal = wal
         self._depth = 0
-        header = checked(path, home)
-        check_log(path)  # to write on would overwrite what can be recovered
-        if not header.writing and not header.wal:
-            for side in ("-wal", "-shm"):  # left over by a copy of an older state; the sealed file has it all
-                Path(f"{path}{side}").unlink(missing_ok=True)
-        self._grip = Grip(path)
-        self._connection: sqlite3.Connection | None = sqlite3.connect(
-            path, isolation_level=None, timeout=10.0, check_same_thread=False
-        )
-        try:
-            with named_errors(path):
+        self._connection: sqlite3.Connection | None = None
+        with named_errors(path):
+            header = checked(path, home)
+            check_log(path)  # to write on would overwrite what can be recovered
+            if not header.writing and not header.wal:
+                for side in ("-wal", "-shm"):  # left over by a copy of an older state; the file has it all
+                    Path(f"{path}{side}").unlink(missing_ok=True)
+            self._grip = Grip(path)
+            try:
+                self._connection = sqlite3.connect(
+                    path, isolation_level=None, timeout=10.0, check_same_thread=False
+                )
                 harden(path, self._connection)
                 self._begin_log(header, self._connection)
-        except BaseException:
-            self._connection.close()
-            self._grip.release()
-            raise
-        self._watch = Watch(path, home, wal=wal)
+                self._watch = Watch(path, home, wal=wal)
+            except BaseException:
+                if self._connection is not None:
+                    self._connection.close()
+                self._grip.release()
+                raise
 
     def _begin_log(self, header: Header, connection: sqlite3.Connection) -> None:
         execute = connection.execute
@@ -362,20 +364,25 @@ class Store(MutableMapping[bytes, bytes]):
             _abandon(self._connection)
             self._connection = None
             return
-        self._check_that_it_stands()
         try:
+            self._check_that_it_stands()
             sealed = self._seal_and_disconnect()
             if not sealed and self._wal and not log_size(self.path):
                 # The other process closed in between, and SQLite folded the log in as ours closed last.
-                self._connection = sqlite3.connect(self.path, isolation_level=None, timeout=1.0)
+                with named_errors(self.path):
+                    self._connection = sqlite3.connect(self.path, isolation_level=None, timeout=1.0)
                 self._seal_and_disconnect()
         finally:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
             self._grip.release()
 
     def _check_that_it_stands(self) -> None:
         """Raise OverwrittenSessionError if another file lies in the place of ours, and close."""
         try:
-            self._watch.check()
+            with named_errors(self.path):
+                self._watch.check()
         except OverwrittenSessionError:
             connection, self._connection = self._connection, None
             if connection is not None:

@@ -15,7 +15,7 @@ from typing import Any
 from harness import adopt_orphans, kill_descendants, python, say
 
 HERE = Path(__file__).parent
-NOT_PROGRAMS = {"harness", "peers", "run"}
+NOT_PROGRAMS = {"calls", "harness", "peers", "run", "writer"}
 SHORT, LONG = 120.0, 900.0  # seconds that one program may take, far above what it should
 
 
