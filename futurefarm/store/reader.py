@@ -331,6 +331,7 @@ def open_reader(path: Path, *, home: Home | None = None) -> Iterator[Reader | No
                 f"Python 3.12.",
                 path=str(path),
             )
+        stack.enter_context(named_errors(path))
         checked(path, home, header)
         # What a commit that was cut off left in a file without a log, SQLite undoes, but only for a writer.
         mode = "rw" if not header.wal and _has_journal(path) else "ro"
@@ -339,7 +340,6 @@ def open_reader(path: Path, *, home: Home | None = None) -> Iterator[Reader | No
             # Sealed; a log beside it is of an older copy and must not be applied. Or shelve.open left it in
             # the mode with a log, and to look at it must not make one.
             uri += "&immutable=1"
-        stack.enter_context(named_errors(path))
         copied = not at_home(path, home)
         if copied and not header.writing:
             check_sealed(path, header.generation)

@@ -7,6 +7,7 @@ every row in it is judged by its checksum. So damage costs the rows that lie on 
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import chain
@@ -84,7 +85,7 @@ def _rows(pages: _Pages, page: bytes, cells: Iterator[Cell]) -> Iterator[Found]:
             continue
         try:
             found = judge(cell, values(payload, cell))
-        except (TypeError, ValueError, AttributeError, ArithmeticError):
+        except (TypeError, ValueError, AttributeError, ArithmeticError, struct.error):
             continue  # not a row, or one whose columns are of the wrong kinds
         if found is not None:
             yield found

@@ -123,6 +123,8 @@ def _doubt(path: str) -> str | None:
         status = os.stat(path)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        return f"whose {path} is, cannot be told ({error.strerror})"
     if status.st_uid != os.geteuid():
         return f"{path} belongs to another user (number {status.st_uid})"
     if status.st_mode & 0o022:
