@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import sys
 from collections import Counter
 from dataclasses import asdict
@@ -19,12 +20,27 @@ __all__ = ["main"]
 DIRECTORY = click.Path(exists=True, file_okay=False)
 
 
+# Control characters, halves of characters, and what makes text run backwards or vanish.
+_UNPRINTABLE = re.compile(
+    r"[^\n\t -~\xa0-\U0010ffff]|[\ud800-\udfff\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
+)
+
+
+def _printable(text: str) -> str:
+    """Return a text that others may have written as one that does not steer the terminal."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def _tell(text: str) -> None:
+    click.echo(_printable(text))
+
+
 class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except FutureFarmError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(_printable(str(error))) from error
 
 
 @click.group(cls=_Group)
@@ -49,7 +65,7 @@ def status(directory: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found))
         return
-    click.echo(f"{found['items']} items in {found['sessions']} sessions, {found['failed']} failed tasks")
+    _tell(f"{found['items']} items in {found['sessions']} sessions, {found['failed']} failed tasks")
 
 
 @main.command()
@@ -57,7 +73,7 @@ def status(directory: str, as_json: bool) -> None:
 def stop(directory: str) -> None:
     """Stop the sweeps in a directory after their running tasks: futurefarm stop taskfarmexample.data"""
     DataManager.at(directory).directory.ask_to_stop()
-    click.echo("asked all sweeps in this directory to stop after their running tasks")
+    _tell("asked all sweeps in this directory to stop after their running tasks")
 
 
 @main.command()
@@ -66,13 +82,13 @@ def failed(directory: str) -> None:
     """Show failed tasks, their tracebacks and output: futurefarm failed taskfarmexample.data"""
     records = list(DataManager.at(directory).failures())
     for record in records:
-        click.echo(f"{record.function} task {record.number}, attempt {record.attempt}: {record.status}")
-        click.echo(record.traceback or record.error or "")
+        _tell(f"{record.function} task {record.number}, attempt {record.attempt}: {record.status}")
+        _tell(record.traceback or record.error or "")
         if record.output:
-            click.echo(f"It printed:\n{record.output}")
+            _tell(f"It printed:\n{record.output}")
     if records:
         sys.exit(1)
-    click.echo("no failed tasks")
+    _tell("no failed tasks")
 
 
 @main.command()
@@ -82,8 +98,8 @@ def merge(source: str, target: str) -> None:
     """Take over what SOURCE holds into TARGET: futurefarm merge laptop.data cluster.data"""
     taken = DataManager.at(target).merge(source)
     for session, number in taken.items():
-        click.echo(f"{session}: {number} items and attempts")
-    click.echo(f"{len(taken)} sessions taken over")
+        _tell(f"{session}: {number} items and attempts")
+    _tell(f"{len(taken)} sessions taken over")
 
 
 @main.command()
@@ -96,9 +112,9 @@ def check(directory: str, as_json: bool) -> None:
         click.echo(json.dumps({**asdict(found), "fine": found.fine}))
     else:
         for problem in found.problems:
-            click.echo(str(problem))
+            _tell(str(problem))
         verdict = "fine" if found.fine else f"{sum(not p.harmless for p in found.problems)} problems"
-        click.echo(f"{found.items} items in {found.sessions} sessions: {verdict}")
+        _tell(f"{found.items} items in {found.sessions} sessions: {verdict}")
     if not found.fine:
         sys.exit(1)
 
@@ -110,15 +126,15 @@ def repair(directory: str) -> None:
     done = DataManager.at(directory).repair()
     for one in done:
         if one.kept is None:
-            click.echo(f"{one.session}: damaged, but a writer holds it; end that first")
+            _tell(f"{one.session}: damaged, but a writer holds it; end that first")
             continue
-        click.echo(f"{one.session}: {one.items} items and {one.attempts} attempts recovered")
+        _tell(f"{one.session}: {one.items} items and {one.attempts} attempts recovered")
         for key in one.lost:
-            click.echo(f"  lost: {key}")
+            _tell(f"  lost: {key}")
         if one.damaged_attempts:
-            click.echo(f"  lost: {one.damaged_attempts} rows of the ledger")
-        click.echo(f"  the damaged file is kept as {one.kept}")
-    click.echo(f"{sum(one.kept is not None for one in done)} sessions repaired")
+            _tell(f"  lost: {one.damaged_attempts} rows of the ledger")
+        _tell(f"  the damaged file is kept as {one.kept}")
+    _tell(f"{sum(one.kept is not None for one in done)} sessions repaired")
     if any(one.kept is None for one in done):
         sys.exit(1)
 
@@ -128,12 +144,12 @@ def repair(directory: str) -> None:
 def compact(directory: str) -> None:
     """Join many small sessions into one: futurefarm compact taskfarmexample.data"""
     joined = DataManager.at(directory).compact()
-    click.echo(f"{len(joined)} sessions joined, {sum(joined.values())} items and attempts")
+    _tell(f"{len(joined)} sessions joined, {sum(joined.values())} items and attempts")
 
 
 @main.command()
 def info() -> None:
     """Show versions, and which executors can be used here: futurefarm info"""
-    click.echo(f"futurefarm {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    _tell(f"futurefarm {__version__}, Python {platform.python_version()}, {platform.platform()}")
     for name, missing in available().items():
-        click.echo(f"  {name}: {'ready' if missing is None else missing}")
+        _tell(f"  {name}: {'ready' if missing is None else missing}")

@@ -227,6 +227,13 @@ def test_a_foreign_file_of_any_name_is_only_warned_of(dataman, path):
         assert 2 == len(dataman)
 
 
+def test_a_name_that_leaves_no_room_for_that_of_a_log_is_named(dataman, path, tmp_path):
+    shutil.move(path, path.with_name("x" * 250))
+    for use in (list, len, lambda dataman: DataManager("other", tmp_path).merge(dataman)):
+        with pytest.raises(SessionError):
+            use(dataman)
+
+
 # -- small files of any content
 
 
@@ -394,3 +401,26 @@ def test_a_record_of_any_content_costs_only_the_name_of_the_function(record, dat
 
     assert isinstance(next(dataman.records()).function, str)
     assert 1 == len(list(dataman.failures()))
+
+
+def test_a_ledger_whose_numbers_are_none_is_refused_and_recovered_without_it(dataman, path):
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE Attempt SET number = 'many', pid = x'00', started = 'now'")
+    connection.commit()
+    connection.close()
+
+    with pytest.raises(DamagedSessionError, match="ledger is not what was written"):
+        list(dataman.records())
+    dataman.repair()
+    assert 2 == len(dict(dataman.items()))
+
+
+def test_what_others_wrote_does_not_steer_the_terminal(dataman):
+    with dataman.session("s") as session:
+        session.commit(
+            "sweep", RECORD, [outcome(1, "error", error="\x1b]0;owned\x07 \x9b2J \u202egnp \r\nno")]
+        )
+    shown = CliRunner().invoke(main, ["failed", dataman.basepath]).output
+
+    assert "\\x1b]0;owned\\x07 \\x9b2J \\u202egnp \\r\nno" in shown
+    assert {"\n"} == {character for character in shown if ord(character) < 32}
