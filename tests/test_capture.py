@@ -348,3 +348,26 @@ def test_a_tail_begins_with_a_whole_line():
     assert "all\nof it" == cut(b"all\nof it", 0)
     assert "[... 103 bytes before this are left out]\nwhole\nlines" == cut(b"lf\nwhole\nlines", 100)
     assert "[... 100 bytes before this are left out]\none line\n" == cut(b"one line\n", 100)
+
+
+WITHOUT_STREAMS = """
+    import os
+    from pathlib import Path
+    from futurefarm.worker.outfile import OutputFile
+
+    for fd in range(3):
+        os.close(fd)
+    output = OutputFile(Path("0"))
+    output.take_over()
+    print("kept")
+    kept = output.end(output.begin())
+    output.give_back()
+    Path("found").write_text(kept)
+"""
+
+
+def test_a_process_without_streams_has_some_while_tasks_run(tmp_path):
+    with Program(tmp_path, WITHOUT_STREAMS) as program:
+        program.rest()
+
+    assert "kept\n" == (tmp_path / "found").read_text()

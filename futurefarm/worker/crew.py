@@ -174,7 +174,7 @@ class Crew:
             page = self._page() if self.sees else None
             if self.capture is None:
                 self.capture = self._make_capture(page)
-            surroundings = ProcessSurroundings() if self.leashed else Surroundings()
+            surroundings = ProcessSurroundings() if self.leashed and os.name == "posix" else Surroundings()
             seat = self._seats.seat = Seat(self, page, self.capture, surroundings)
             self._seated.append(seat)
             self.note_memory()
@@ -197,7 +197,7 @@ class Crew:
     def _make_capture(self, page: Page | None) -> Capture:
         if not self.job.capture:
             return Capture()
-        if self.leashed:
+        if self.leashed and os.name == "posix":
             return OutputFile(page.path if page else None)
         return Streams()
 

@@ -21,6 +21,8 @@ LIMIT = 1 << 20
 """Bytes that the file may take on disk; what is older than the tail goes first."""
 
 BLOCK = 4096
+
+_Streams = tuple[TextIO, TextIO, TextIO]
 _PUNCH_HOLE_KEEP_SIZE = 3
 
 
@@ -37,10 +39,10 @@ class OutputFile(Capture):
 
     def __init__(self, page: Path | None) -> None:
         self._path = None if page is None else path_of_output(page)
-        self._file = self._opened()
-        self._null = os.open(os.devnull, os.O_RDWR)
-        self._theirs = [_copy_of(fd, self._null) for fd in range(3)]
-        self._ours = self._streams()
+        self._file = _above_streams(self._opened())
+        self._null = _above_streams(os.open(os.devnull, os.O_RDWR))
+        self._theirs = [_above_streams(_copy_of(fd, self._null)) for fd in range(3)]
+        self._ours: _Streams | None = None
         self._end = 0
         faulthandler.enable(2, all_threads=False)  # loky would show our own threads, too
 
@@ -52,17 +54,13 @@ class OutputFile(Capture):
         with tempfile.TemporaryFile("a+b") as file:  # has no name, and vanishes with the last who has it open
             return os.dup(file.fileno())
 
-    @staticmethod
-    def _streams() -> tuple[TextIO, TextIO, TextIO]:
-        return open(0, closefd=False), _stream(1), _stream(2)
-
     def take_over(self) -> None:
         self._their_streams = sys.stdin, sys.stdout, sys.stderr
-        _flush(*self._their_streams[1:])
+        _flush(sys.stdout, sys.stderr)
         self._redirect()
 
     def give_back(self) -> None:
-        _flush(*self._ours[1:])
+        _flush(sys.stdout, sys.stderr)
         for fd, theirs in enumerate(self._theirs):
             with suppress(OSError):  # the task closed all descriptors
                 os.dup2(theirs, fd)
@@ -79,6 +77,8 @@ class OutputFile(Capture):
             os.dup2(self._file, 2)
         except OSError:
             self._resign()
+        if self._ours is None:
+            self._ours = open(0, closefd=False), _stream(1), _stream(2)  # noqa: SIM115 - as long as we live
         sys.stdin, sys.stdout, sys.stderr = self._ours
 
     def _resign(self) -> None:
@@ -96,10 +96,8 @@ class OutputFile(Capture):
         return self._end
 
     def end(self, begun: int) -> str | None:
-        try:
-            _flush(*self._ours[1:])
-        except ValueError:  # the task closed one of them
-            self._ours = self._streams()
+        if self._ours is not None and not _flush(self._ours[1], self._ours[2]):
+            self._ours = None  # they are made anew
         self._redirect()
         self._end = os.lseek(self._file, 0, os.SEEK_END)
         if self._end == begun:
@@ -158,6 +156,15 @@ def _tail(fd: int, begun: int) -> str | None:
     return cut(os.pread(fd, size - first, first), first - begun + cut_off)
 
 
+def _above_streams(fd: int) -> int:
+    """Move a descriptor above 2: in a process without streams it would get one of their numbers."""
+    if fd > 2:
+        return fd
+    higher = _above_streams(os.dup(fd))
+    os.close(fd)
+    return higher
+
+
 def _copy_of(fd: int, otherwise: int) -> int:
     try:
         return os.dup(fd)
@@ -180,23 +187,29 @@ def _stream(fd: int) -> TextIO:
     return io.TextIOWrapper(buffer, "utf-8", errors="backslashreplace", line_buffering=True)
 
 
-def _flush(*streams: TextIO | None) -> None:
+def _flush(*streams: TextIO | None) -> bool:
+    """Return whether all could be flushed."""
+    flushed = True
     for stream in streams:
-        if stream is not None:
-            stream.flush()
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):  # its reader is gone, or a task has closed it
+            flushed = False
     if _c_stdout is not None:
         _libc.fflush(_c_stdout)
+    return flushed
 
 
 def _c_stream() -> ctypes.c_void_p | None:
     """Return C's standard output. Its other streams must not be flushed: some thread may be reading one."""
-    for name in ("stdout", "__stdoutp"):
-        with suppress(ValueError):
+    for name in ("stdout", "__stdoutp"):  # the second on macOS
+        with suppress(ValueError, TypeError):
             return ctypes.c_void_p.in_dll(_libc, name)
     return None
 
 
-_libc = ctypes.CDLL(None)
+_libc: Any = ctypes.CDLL(None) if os.name == "posix" else None  # where this room is not used
 _c_stdout = _c_stream()
 
 
