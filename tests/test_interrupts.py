@@ -424,6 +424,45 @@ def test_a_task_past_its_time_limit_is_ended_and_the_others_lose_nothing(tmp_pat
     assert 40 == len(list(dataman.records())), "nobody else was ended with it"
 
 
+WAITING = """
+    import os, sys
+    from futurefarm import DataManager, run_tasks
+
+    def task(number, gate):
+        if gate:
+            os.read(os.pipe()[0], 1)  # waits in C, for ever
+        return number
+
+    def items(pid):
+        yield 0, ""
+        yield 1, pid
+        while not ended(dataman):  # the loop waits for this
+            pass
+        yield 2, ""
+
+    def ended(dataman):
+        folder = dataman.directory.farm / "workers"
+        pages = [worker for sweep in folder.iterdir() for worker in read(sweep)]
+        return any(worker.task == 1 and not worker.alive for worker in pages)
+
+    if __name__ == "__main__":
+        from futurefarm.status import read
+        dataman = DataManager("waiting")
+        summary = run_tasks(
+            dataman, task, items("for ever"), sys.argv[1], workers=2, progress=False, on_error="record",
+            timeout=0.5,
+        )
+        print(summary.done, summary.failed, flush=True)
+"""
+
+
+@pytest.mark.parametrize("executor", PROCESSES)
+def test_the_time_limit_holds_while_the_next_item_is_waited_for(tmp_path, executor):
+    with Program(tmp_path, WAITING, executor) as program:
+        assert "2 1" == program.line()
+        program.rest()
+
+
 UNBORN = """
     import sys
     from futurefarm import DataManager, run_tasks

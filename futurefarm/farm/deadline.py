@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ..limit import Limit
@@ -15,15 +17,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Deadline"]
 
+LOOK = 0.1
+"""Seconds between two looks at what runs."""
+
 Run = tuple[int, int, int, float]
 """Process, worker, task and start: one attempt."""
 
 
 class Deadline:
-    """Ends the worker of a task that is past the limit; the engine replaces it.
+    """Ends the workers of tasks that are past the limit while the block runs; the engine replaces them.
 
-    How long a task has run is measured from when it was first seen here, and not by the worker's clock,
-    which may be set anew.
+    A thread looks, as the loop may wait for the user's next item. How long a task has run is measured from
+    when it was first seen here, and not by the worker's clock, which may be set anew.
     """
 
     def __init__(self, sweep: Sweep, timeout: float | str | None) -> None:
@@ -32,12 +37,33 @@ class Deadline:
         self._first_seen: dict[Run, float] = {}
         self._struck: dict[tuple[int, int], int] = {}
         self._told = False
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Deadline:
+        if self.limit.timeout is not None:
+            if self._sweep.plan.engine.name == "serial":  # nobody will look while a task runs
+                self._say_that_it_cannot_be_ended()
+            self._thread = threading.Thread(target=self._watch, name="futurefarm-deadline", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(LOOK):
+            self._look()
 
     def struck(self, worker: Worker) -> int | None:
         """Return the task because of which this worker was ended, or None if it was not."""
         return self._struck.get((worker.pid, worker.started))
 
-    def look(self) -> None:
+    def _look(self) -> None:
         """End what is past the limit."""
         limit = self.limit.seconds
         if limit is None:
@@ -59,11 +85,6 @@ class Deadline:
             self._struck[worker.pid, worker.started] = worker.task if worker.task is not None else -1
             kill(worker.pid)
         else:
-            self._say_that_it_cannot_be_ended()
-
-    def begin(self) -> None:
-        """Say at the start what cannot be said later: with ``serial``, nobody looks while a task runs."""
-        if self.limit.timeout is not None and self._sweep.plan.engine.name == "serial":
             self._say_that_it_cannot_be_ended()
 
     def _say_that_it_cannot_be_ended(self) -> None:

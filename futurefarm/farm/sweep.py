@@ -75,8 +75,8 @@ class Sweep:
         with self.stop, self.progress:
             try:
                 self.sharing.begin()
-                self.deadline.begin()
-                self._loop()
+                with self.deadline:
+                    self._loop()
             finally:
                 self._close()
         return self._conclude(self._summary(time.monotonic() - begun))
@@ -147,7 +147,6 @@ class Sweep:
     def _look_around(self) -> None:
         if time.monotonic() - self._looked >= TICK:
             self._looked = time.monotonic()
-            self.deadline.look()
             self.rescue.look_around()
         self.sharing.look()
 
