@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import threading
 import time
@@ -10,7 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, TextIO
 
-from .errors import UsageTypeError
+from .errors import UsageError, UsageTypeError
 from .status import Worker
 
 __all__ = ["Progress", "check_progress"]
@@ -28,8 +29,14 @@ _WORKER_FORMAT = "{desc} {percentage:3.0f}%|{bar}|"
 
 
 def check_progress(progress: Any) -> None:
-    """Raise UsageTypeError unless ``progress`` is something that `Progress` understands."""
-    if progress is None or isinstance(progress, bool | Mapping | type):
+    """Raise UsageError unless ``progress`` is something that `Progress` understands."""
+    if isinstance(progress, Mapping):
+        import tqdm
+
+        if unknown := set(progress) - set(inspect.signature(tqdm.tqdm.__init__).parameters):
+            raise UsageError(f"progress has options that tqdm does not know: {', '.join(map(str, unknown))}.")
+        return
+    if progress is None or isinstance(progress, bool | type):
         return
     raise UsageTypeError(
         f"progress must be True, False, None, a tqdm class, or a dict of tqdm's options, not {progress!r}."

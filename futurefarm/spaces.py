@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any
 
-from .errors import UsageError
+from .errors import UsageError, UsageTypeError
 
 __all__ = ["Params", "Space", "cases", "grid", "sample", "zipped"]
 
@@ -47,7 +48,7 @@ def grid(**axes: Iterable[Any]) -> Space:
         >>> list(grid(k=[1, 2], tau=[5]))
         [Params(k=1, tau=5), Params(k=2, tau=5)]
     """
-    values = [list(axis) for axis in axes.values()]
+    values = [_list(name, axis) for name, axis in axes.items()]
     length = 1
     for axis in values:
         length *= len(axis)
@@ -61,7 +62,7 @@ def zipped(**axes: Iterable[Any]) -> Space:
         >>> list(zipped(k=[1, 2], tau=[5, 6]))
         [Params(k=1, tau=5), Params(k=2, tau=6)]
     """
-    values = [list(axis) for axis in axes.values()]
+    values = [_list(name, axis) for name, axis in axes.items()]
     lengths = {name: len(axis) for name, axis in zip(axes, values)}
     if len(set(lengths.values())) > 1:
         raise UsageError(f"the axes of zipped() must be equally long, but their lengths are {lengths}.")
@@ -77,9 +78,23 @@ def cases(points: Iterable[Mapping[str, Any]]) -> Iterable[Params]:
         >>> list(cases([{"k": 1}, {"k": 7}]))
         [Params(k=1), Params(k=7)]
     """
+    if not isinstance(points, Iterable):
+        raise UsageTypeError(f"cases() needs an iterable of mappings, not {points!r}.")
     if isinstance(points, Sized):
-        return Space(lambda: (Params(point) for point in points), len(points))
-    return (Params(point) for point in points)
+        return Space(lambda: map(_case, points), len(points))
+    return map(_case, points)
+
+
+def _case(point: Any) -> Params:
+    if not isinstance(point, Mapping) or not all(isinstance(name, str) for name in point):
+        raise UsageTypeError(f"each case must be a mapping of names to values, not {point!r}.")
+    return Params(point)
+
+
+def _list(name: str, axis: Any) -> list[Any]:
+    if not isinstance(axis, Iterable):
+        raise UsageTypeError(f"the axis {name} must be an iterable of values, not {axis!r}.")
+    return list(axis)
 
 
 def sample(number: int, seed: int, **axes: tuple[float, float] | list[Any] | Callable[[Any], Any]) -> Space:
@@ -97,6 +112,16 @@ def sample(number: int, seed: int, **axes: tuple[float, float] | list[Any] | Cal
         >>> [0 <= point["k"] < 1 for point in points], points == list(sample(3, seed=1, **axes))[:2]
         ([True, True], True)
     """
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise UsageError(f"the number of points must be a whole number of at least 0, not {number!r}.")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise UsageError(f"seed must be a whole number of at least 0, not {seed!r}.")
+    for name, axis in axes.items():
+        if not callable(axis) and not _can_be_drawn_from(axis):
+            raise UsageTypeError(
+                f"the axis {name} must be a tuple (low, high) of numbers, a list that is not empty, or a "
+                f"function, not {axis!r}."
+            )
 
     def draw(rng: Any, axis: Any) -> Any:
         if callable(axis):
@@ -114,3 +139,9 @@ def sample(number: int, seed: int, **axes: tuple[float, float] | list[Any] | Cal
             yield Params((name, draw(rng, axis)) for name, axis in axes.items())
 
     return Space(points, number)
+
+
+def _can_be_drawn_from(axis: Any) -> bool:
+    if isinstance(axis, tuple):
+        return len(axis) == 2 and all(isinstance(end, int | float) and math.isfinite(end) for end in axis)
+    return isinstance(axis, list) and len(axis) > 0

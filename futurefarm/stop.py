@@ -47,8 +47,8 @@ class StopFlag:
             now: end the running tasks, too; what is finished is kept.
         """
         if self.reason is None or (now and not self.now):
-            self.reason = reason
-        self.now |= now
+            self.reason = str(reason)
+        self.now |= bool(now)
 
     def is_set(self) -> bool:
         """Whether the sweep was asked to stop."""

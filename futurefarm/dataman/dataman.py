@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..directory import Directory, computer_name, new_session_name
 from ..errors import DuplicateKeyError, UsageError, UsageTypeError
 from ..ledger import Record
-from ..session import LOCK_TIMEOUT, KeyMaker, LockingSession, Session, check_lock_timeout
+from ..session import LOCK_TIMEOUT, KeyMaker, LockingSession, Session, check_lock_timeout, key_bytes
 from ..store import Reader, verified_key
 from ..trust import Loader, Trust
 from .reading import Sessions, item, loader_of, record, with_loader
@@ -67,8 +67,8 @@ class DataManager:
         lock_timeout: float = LOCK_TIMEOUT,
         trusted: bool | None = None,
     ) -> None:
-        text, datapath = os.fsdecode(name), os.fsdecode(datapath)
-        if not text or text.endswith(("/", os.sep)) or "\0" in text + datapath:
+        text, datapath = _path(name), _path(datapath)
+        if not text or text.endswith(("/", os.sep)):
             raise UsageError(f"{text!r} cannot be the name of a DataManager: it names no directory.")
         self._open(Directory(os.path.join(datapath, f"{text}.data")), lock_timeout, trusted)
 
@@ -98,8 +98,9 @@ class DataManager:
         Raises:
             UsageError: there is no such directory.
         """
+        path = _path(path)
         if not os.path.isdir(path):
-            raise UsageError(f"there is no directory {os.fspath(path)}. Give the path of a *.data directory.")
+            raise UsageError(f"there is no directory {path}. Give the path of a *.data directory.")
         manager = cls.__new__(cls)
         manager._open(Directory(path), lock_timeout, trusted)
         return manager
@@ -230,7 +231,8 @@ class DataManager:
         return iter(self.keys())
 
     def __contains__(self, key: object) -> bool:
-        if isinstance(key, str) and any(self._sessions.ask(lambda reader: key.encode() in reader)):
+        data = key_bytes(key)
+        if data is not None and any(self._sessions.ask(lambda reader: data in reader)):
             return True
         self._sessions.check_indexes()
         return False
@@ -419,7 +421,10 @@ class DataManager:
 
     def _pickles(self, key: str) -> list[tuple[Loader, bytes]]:
         """Return the pickle of each session that holds a key, with what reads it."""
-        found = self._sessions.ask(lambda reader: (loader_of(self._trust, reader), reader.get(key.encode())))
+        data = key_bytes(key)
+        if data is None:
+            return []
+        found = self._sessions.ask(lambda reader: (loader_of(self._trust, reader), reader.get(data)))
         return [(loader, value) for loader, value in found if value is not None]
 
     def _one(self, key: str) -> tuple[Loader, bytes]:
@@ -438,6 +443,8 @@ class DataManager:
         return found[0]
 
     def _matching(self, match: Match) -> Iterator[tuple[str, str, Any]]:
+        if not callable(match) and not isinstance(match, str):
+            raise UsageTypeError(f"match must be a text or a function, not {match!r}.")
         matches = match if callable(match) else lambda key: key.startswith(match)
 
         def wanted(path: Path, found: Any) -> tuple[str, str, Any] | None:
@@ -450,6 +457,21 @@ class DataManager:
 
 def _reopen(path: str, lock_timeout: float, trusted: bool | None) -> DataManager:
     return DataManager.at(path, lock_timeout=lock_timeout, trusted=trusted)
+
+
+def _path(path: Any) -> str:
+    """Return a path as text."""
+    try:
+        text = os.fsdecode(path)
+    except TypeError:
+        raise UsageTypeError(f"a path must be a text or a path, not {path!r}.") from None
+    try:
+        valid = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        valid = False
+    if not valid:
+        raise UsageError(f"{text!r} cannot be a path: it has characters that no file system takes.")
+    return text
 
 
 def _later(one: Record, other: Record) -> Record:

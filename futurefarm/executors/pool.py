@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 from concurrent.futures import Executor, Future
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import BrokenExecutorError
 from ..worker import run_chunk
@@ -48,7 +48,7 @@ class Pool:
         """
         try:
             if self._executor is None and self.engine.factory is not None:
-                self._executor = self.engine.factory(self.workers)
+                self._executor = _checked(self.engine.factory(self.workers))
             future = self._executor.submit(run_chunk, chunk)  # type: ignore[union-attr]
         except Exception as error:
             raise BrokenExecutorError(
@@ -106,6 +106,12 @@ class Pool:
             _kill(executor)
         else:
             executor.shutdown(wait=True)
+
+
+def _checked(made: Any) -> Executor:
+    if not callable(getattr(made, "submit", None)) or not callable(getattr(made, "shutdown", None)):
+        raise TypeError(f"the factory made {made!r}, which is no concurrent.futures.Executor")
+    return made  # type: ignore[no-any-return]
 
 
 def _kill(executor: Executor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import os
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ Factory = Callable[[int], Executor]
 
 GROUP = "futurefarm.executors"
 VARIABLE = "FUTUREFARM_EXECUTOR"
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 _registry: dict[str, str | Factory] = {
     "loky": "futurefarm.executors.loky:make",
@@ -49,7 +52,7 @@ def register(name: str, factory: Factory) -> None:
         factory: ``factory(max_workers)`` returns a `concurrent.futures.Executor`.
 
     Raises:
-        UsageError: the name is taken.
+        UsageError: the name is taken, or cannot be one.
         UsageTypeError: the factory cannot be called.
 
     Example:
@@ -58,6 +61,8 @@ def register(name: str, factory: Factory) -> None:
         >>> "many-threads" in known()
         True
     """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise UsageError(f"{name!r} cannot name an executor: use letters, digits, '_' and '-'.")
     if not callable(factory):
         raise UsageTypeError(f"the factory of executor {name!r} must be callable, not {factory!r}.")
     if name in known() and _registry.get(name) is not factory:
@@ -97,6 +102,8 @@ def override(name: str) -> Iterator[None]:
         >>> summary.done
         2
     """
+    if not isinstance(name, str):
+        raise UsageTypeError(f"override takes the name of an executor, not {name!r}.")
     _load(name)
     _overrides.append(name)
     try:

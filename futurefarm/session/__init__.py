@@ -3,7 +3,7 @@
 from .files import NotedHome, home_of, was_session
 from .holder import locked_by
 from .idle import idle
-from .keys import KeyMaker
+from .keys import KeyMaker, key_bytes
 from .lock import LOCK_TIMEOUT, LockWaitWarning, check_lock_timeout
 from .locking import LockingSession
 from .session import LOG_LIMIT, Session, seal
@@ -20,6 +20,7 @@ __all__ = [
     "home_of",
     "idle",
     "locked_by",
+    "key_bytes",
     "seal",
     "was_session",
 ]

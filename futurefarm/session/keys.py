@@ -7,7 +7,7 @@ import secrets
 import threading
 import time
 
-__all__ = ["KeyMaker"]
+__all__ = ["KeyMaker", "key_bytes"]
 
 
 class KeyMaker:
@@ -37,3 +37,11 @@ class KeyMaker:
             self._latest = max(self._latest, time.time_ns() // 1000)
             prefix = f"{self._latest:014x}-{self._stamp}"
         return [f"{prefix}-{count:08x}" for count in range(first, first + number)]
+
+
+def key_bytes(key: object) -> bytes | None:
+    """Return a key as it is stored, or None for what no session can have as a key."""
+    try:
+        return key.encode() if isinstance(key, str) else None
+    except UnicodeEncodeError:  # half a surrogate
+        return None

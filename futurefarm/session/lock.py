@@ -33,9 +33,9 @@ class LockWaitWarning(UserWarning):
 def check_lock_timeout(seconds: Any) -> float:
     """Return ``seconds`` unless they are no time to wait: a wait without an end is not offered."""
     try:
-        if math.isfinite(seconds) and seconds >= 0:
+        if not isinstance(seconds, bool) and math.isfinite(seconds) and seconds >= 0:
             return float(seconds)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     raise UsageError(
         f"lock_timeout must be a number of seconds, 0 or more, not {seconds!r}. To wait for long, say so: "

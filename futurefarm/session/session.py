@@ -5,15 +5,16 @@ from __future__ import annotations
 import shelve
 import weakref
 from collections.abc import MutableMapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..directory import Directory
-from ..errors import SessionClosedError, SessionError, SessionLockedError
+from ..errors import SessionClosedError, SessionError, SessionLockedError, UsageTypeError
 from ..store import Store, checksum
-from ..task import PROTOCOL, Outcome
+from ..task import PROTOCOL, Outcome, dumps_result
 from .files import open_store
-from .keys import KeyMaker
+from .keys import KeyMaker, key_bytes
 from .lock import LOCK_TIMEOUT, Lock, Turn, check_lock_timeout
 
 if TYPE_CHECKING:
@@ -86,13 +87,26 @@ class Session(shelve.Shelf):  # type: ignore[type-arg]
         return self.store.log_size
 
     def __setitem__(self, key: str, value: Any) -> None:
+        data = key_bytes(key)
+        if data is None:
+            raise UsageTypeError(f"the key of a value must be a text, not {key!r}.")
         with self._busy:
-            super().__setitem__(key, value)
+            self._shelf[data] = dumps_result(value)
             self._fold_long_log()
+
+    def __contains__(self, key: object) -> bool:
+        data = key_bytes(key)
+        return data is not None and data in self._shelf
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of ``key``, or ``default`` if it is not here."""
+        with suppress(KeyError):
+            return self[key]
+        return default
 
     def __getitem__(self, key: str) -> Any:
         with self._busy:
-            value = self._shelf[key.encode()]
+            value = self._shelf[self._known(key)]
         return self._loader.loads(value, f"the value of {key!r}", key)
 
     @cached_property
@@ -104,7 +118,14 @@ class Session(shelve.Shelf):  # type: ignore[type-arg]
 
     def __delitem__(self, key: str) -> None:
         with self._busy:
-            super().__delitem__(key)
+            del self._shelf[self._known(key)]
+
+    @staticmethod
+    def _known(key: object) -> bytes:
+        data = key_bytes(key)
+        if data is None:
+            raise KeyError(key)
+        return data
 
     def _fold_long_log(self) -> None:
         if self.store.log_size > LOG_LIMIT:

@@ -66,7 +66,7 @@ class Acknowledged:
 
 
 def work(number: int) -> tuple[int, bytes]:
-    time.sleep(0.001)  # a task that takes its time, so that a second makes no million of them
+    time.sleep(0.004)  # a task that takes its time, so that a second makes no million of them
     return number, payload(number)
 
 
@@ -100,6 +100,7 @@ def write_session(folder: Path, acknowledged: Acknowledged, stop: Callable[[], b
             for _ in range(chance.choice((1, 20, 200, 1000))):
                 session[f"{number:08}"] = number, payload(number)
                 acknowledged.add()
+                time.sleep(0.0005)  # other work takes time, too
                 number += 1
                 if stop():
                     break
