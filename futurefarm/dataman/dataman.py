@@ -32,6 +32,8 @@ class DataManager:
 
     The directory ``datapath/name.data`` holds sessions, one file per writer. To merge two directories, copy
     the files of one into the other (``cp A.data/* B.data/``), also while they are being written.
+    Copy with another program, or with `merge`: POSIX frees the locks of a program on a file when it closes
+    any copy of it, so ``shutil.copy`` of a session that the same program is writing would free SQLite's.
 
     Opening, counting, listing and merging never run code from the directory. Reading a *value* unpickles it.
     Where somebody else may have written it, because the directory or the session belongs to another user or

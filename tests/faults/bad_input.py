@@ -11,13 +11,14 @@ import faulthandler
 import io
 import math
 import os
+import shutil
 import threading
 import time
 import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr
+from contextlib import closing, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +120,16 @@ class Trial:
         self.folder = folder / "a" / "b" / "c" / "d"
         self.folder.mkdir(parents=True)
         os.chdir(self.folder)
+        self.begin()
+        self._score = score
+        self._told: set[str] = set()
+
+    def begin(self) -> None:
+        """Begin with a new directory; a look at one with hundreds of sessions takes its time."""
+        shutil.rmtree("bad.data", ignore_errors=True)
         self.dataman = DataManager("bad")
         with self.dataman.session("s") as session:
             session["a"] = [1]
-        self._score = score
-        self._told: set[str] = set()
 
     def call(self, name: str, function: Callable[[], Any], *others: type[BaseException]) -> None:
         """Make a call that may raise our errors, and ``others`` of which its docstring speaks."""
@@ -160,10 +166,8 @@ class Trial:
 
     def _state(self) -> list[Any]:
         """Return the files of the directory, and how many items and attempts there are."""
-        names = sorted(
-            os.path.join(folder, name) for folder, _, names in os.walk("bad.data") for name in names
-        )
-        return [names, self.dataman.itemcount(), sum(1 for _ in self.dataman.history())]
+        files = [os.path.join(folder, n) for folder, _, names in os.walk("bad.data") for n in names]
+        return [sorted(files), self.dataman.itemcount(), sum(1 for _ in self.dataman.history())]
 
 
 def managers(trial: Trial, data: st.DataObject) -> None:
@@ -194,7 +198,7 @@ def sessions(trial: Trial, data: st.DataObject) -> None:
     name, seconds, key, value = (data.draw(JUNK) for _ in range(4))
 
     def use(open_: Callable[..., Any], name: Any, seconds: Any, key: Any, value: Any) -> None:
-        with open_(name, lock_timeout=seconds) as session:
+        with closing(open_(name, lock_timeout=seconds)) as session:
             session[key] = value
             assert key in session
             session.get(key)
@@ -257,14 +261,13 @@ def flags(trial: Trial, data: st.DataObject) -> None:
     trial.call("StopFlag.is_set", flag.is_set)
 
 
-WORDS = st.sampled_from(
-    ["status", "stop", "failed", "merge", "check", "repair", "compact", "info"]
-    + ["--json", "--help", "bad.data", "-"]
-)
+COMMANDS = ["status", "stop", "failed", "merge", "check", "repair", "compact", "info"]
+WORDS = st.sampled_from([*COMMANDS, "--json", "--help", "bad.data", "-"])
 
 
 def commands(trial: Trial, data: st.DataObject) -> None:
-    words = data.draw(st.lists(st.one_of(WORDS, TEXT.filter(lambda text: "\0" not in text)), max_size=4))
+    text = TEXT.filter(lambda text: "\0" not in text)
+    words = data.draw(st.lists(st.one_of(WORDS, text), max_size=4))
 
     def run() -> None:
         result = CliRunner().invoke(command, words)
@@ -287,6 +290,7 @@ def program(battery: Battery) -> Figures:
     trial = Trial(battery.folder, score)
     for check in (managers, mappings, sessions, sweeps, points, engines, flags, commands):
         begun = time.monotonic()
+        trial.begin()
         settle = settings(
             max_examples=battery.choose(40, 250) // (2 if check in (sessions, sweeps) else 1),
             database=None,
