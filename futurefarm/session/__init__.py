@@ -19,8 +19,8 @@ __all__ = [
     "check_lock_timeout",
     "home_of",
     "idle",
-    "locked_by",
     "key_bytes",
+    "locked_by",
     "seal",
     "was_session",
 ]
