@@ -30,6 +30,7 @@ SIZE = 16
 """Bytes in a fingerprint: one collision is expected in 2**64 calls."""
 
 _PLAIN = frozenset({int, float, str, bytes, bool, type(None)})
+_FUNCTIONS = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial)
 _MAX_DEPTH = 200
 
 
@@ -114,10 +115,8 @@ def spell(value: Any, depth: int = 0) -> bytes:
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)):
         return _numpy(numpy, value, depth)
-    if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, functools.partial)):
+    if isinstance(value, _FUNCTIONS):
         return _part(b"F", _function(value, depth))
-    if isinstance(value, types.MethodType):
-        return _part(b"m", _function(value.__func__, depth) + spell(value.__self__, depth + 1))
     if isinstance(value, os.PathLike):  # by its text: Pythons differ in where the class lives
         return _part(b"P", _plain(os.fspath(value)))
     return _part(b"o", _object(value, depth))
@@ -175,6 +174,8 @@ def _function(function: Any, depth: int) -> bytes:
     if isinstance(function, functools.partial):
         bound = spell(function.args, depth + 1) + spell(function.keywords, depth + 1)
         return _part(b"p", _function(function.func, depth + 1) + bound)
+    if isinstance(function, (types.MethodType, types.BuiltinFunctionType)) and _is_offered(function):
+        return _plain(f"{_module(type(function.__self__))}:{function.__name__}")
     if isinstance(function, types.MethodType):
         return _part(b"m", _function(function.__func__, depth + 1) + spell(function.__self__, depth + 1))
     name = _plain(function_name(function))
@@ -187,6 +188,17 @@ def _function(function: Any, depth: int) -> bytes:
     if isinstance(function, (type, types.FunctionType, types.BuiltinFunctionType)):
         return name
     return name + _object(function, depth)
+
+
+def _is_offered(method: types.MethodType | types.BuiltinFunctionType) -> bool:
+    """Whether a module offers a method of an object of its own under the method's name, as `random.random`.
+
+    Then the name says what is meant; the state of the object, here of the generator, changes with each call.
+    """
+    module = sys.modules.get(type(method.__self__).__module__)
+    return (
+        not isinstance(method.__self__, types.ModuleType) and getattr(module, method.__name__, None) == method
+    )
 
 
 def _of_a_module(function: types.BuiltinFunctionType) -> bool:

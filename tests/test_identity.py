@@ -315,3 +315,20 @@ def test_a_function_of_a_script_is_known_by_the_script(tmp_path):
     )
 
     assert ["sweep:f"] * 2 == [as_module, as_script]
+
+
+@pytest.mark.parametrize("function", [random.random, random.gauss], ids=["built-in", "in Python"])
+def test_a_method_that_a_module_offers_as_a_function_is_known_by_its_name(function):
+    """`random.random` is a method of an object whose state changes with each call."""
+    arguments = (0.0, 1.0) if function is random.gauss else ()
+    before = of_function(function), Fingerprint(map).of((function,), {})
+    function(*arguments)
+
+    assert before == (of_function(function), Fingerprint(map).of((function,), {}))
+    assert before[0] != of_function(random.uniform)
+
+
+def test_a_method_of_an_object_of_the_users_counts_with_the_state_of_that_object():
+    one, other = (Fingerprint(random.Random(seed).random).of((), {}) for seed in (1, 2))
+
+    assert one != other
