@@ -17,6 +17,7 @@ import filelock
 from .directory import Directory
 from .identity import SIZE
 from .session import locked_by
+from .smallfile import make_folder, open_plain
 from .status import is_stopped, read
 from .task import Task
 
@@ -61,7 +62,7 @@ class Claims:
 
     def begin(self) -> None:
         """Announce the sweep. Whoever reads the ledger after that misses nothing that others do."""
-        self._folder.mkdir(mode=0o700, exist_ok=True)
+        make_folder(self._folder)
         with self._in_turn():
             self._life.acquire()
             self._sweep_up()
@@ -156,7 +157,7 @@ class _Other:
         self.keys: set[bytes] = set()
 
     def read(self) -> None:
-        with suppress(FileNotFoundError), self._path.open("rb") as file:
+        with suppress(FileNotFoundError), os.fdopen(open_plain(self._path), "rb") as file:
             file.seek(self._read)
             data = file.read()
             whole = len(data) - len(data) % LENGTH

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .directory import Directory
 from .session import home_of, idle, was_session
+from .smallfile import make_folder
 from .store import Header, examine, recover, sync
 from .trust import Trust
 
@@ -89,7 +90,7 @@ def _repair(directory: Directory, path: Path) -> Repair:
 def _keep(directory: Directory, path: Path) -> Path:
     """Give a damaged session and its log a second name, under which they stay; durable on return."""
     folder = directory.farm / "damaged"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    make_folder(folder)
     kept = folder / path.name
     number = 1
     while kept.exists() and not kept.samefile(path):

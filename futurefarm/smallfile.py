@@ -11,7 +11,7 @@ import os
 import stat
 from pathlib import Path
 
-__all__ = ["LIMIT", "check_plain", "make", "make_folder", "read", "read_end", "touch", "write"]
+__all__ = ["LIMIT", "check_plain", "make", "make_folder", "open_plain", "read", "read_end", "touch", "write"]
 
 LIMIT = 1 << 20
 """Bytes of the largest file that is read whole."""
@@ -54,15 +54,29 @@ def write(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
+def open_plain(path: Path) -> int:
+    """Return a descriptor to read a file of any length.
+
+    Raises:
+        OSError: it is not there, or is a link or no file.
+    """
+    fd = os.open(path, os.O_RDONLY | _SAFE)
+    try:
+        check_plain(os.fstat(fd), path)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
 def read(path: Path, limit: int = LIMIT) -> bytes:
     """Return what is in a file.
 
     Raises:
         OSError: it is not there, is a link or no file, or has more than ``limit`` bytes.
     """
-    fd = os.open(path, os.O_RDONLY | _SAFE)
+    fd = open_plain(path)
     try:
-        check_plain(os.fstat(fd), path)
         data = os.read(fd, limit + 1)
     finally:
         os.close(fd)
@@ -77,11 +91,9 @@ def read_end(path: Path, size: int) -> bytes:
     Raises:
         OSError: it is not there, or is a link or no file.
     """
-    fd = os.open(path, os.O_RDONLY | _SAFE)
+    fd = open_plain(path)
     try:
-        status = os.fstat(fd)
-        check_plain(status, path)
-        os.lseek(fd, max(0, status.st_size - size), os.SEEK_SET)
+        os.lseek(fd, max(0, os.fstat(fd).st_size - size), os.SEEK_SET)
         return os.read(fd, size)
     finally:
         os.close(fd)

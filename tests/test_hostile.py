@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import stat
 import struct
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -424,3 +425,27 @@ def test_what_others_wrote_does_not_steer_the_terminal(dataman):
 
     assert "\\x1b]0;owned\\x07 \\x9b2J \\u202egnp \\r\nno" in shown
     assert {"\n"} == {character for character in shown if ord(character) < 32}
+
+
+COMMANDS = ["status", "failed", "check", "repair", "compact", "stop"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "folder", "empty", "text", "long name"])
+def test_what_is_planted_ends_no_command_in_an_error_that_is_not_ours(name, kind, dataman, path, tmp_path):
+    place = path.with_name("x" * 250 if kind == "long name" else "a.b.0123456789")
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    elif "link" in kind:
+        place.symlink_to(path if kind == "link" else tmp_path / "nowhere")
+    else:
+        place.write_bytes({"empty": b"", "text": b"text"}.get(kind) or path.read_bytes())
+    os.chmod(dataman.basepath, 0o777)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ForeignFileWarning)
+        done = CliRunner().invoke(main, [name, dataman.basepath])
+
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
+    assert 1 >= done.exit_code
