@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -28,19 +29,23 @@ DEADLINE = 60.0
 def run(battery: Battery) -> Figures:
     megabytes, kills = battery.choose(100, 300), battery.choose(4, 50)
     random = battery.random()
-    ends: Counter[str] = Counter()
-    slowest, lost = 0.0, 0
-    for number in range(kills):
+    delays = [random.uniform(0.0, SENDING * megabytes) for _ in range(kills)]
+
+    def kill_one(number: int) -> Kill:
         executor = battery.peer or ("loky", "process")[number % 2]
         place = battery.folder / str(number)
         place.mkdir()
-        delay = random.uniform(0.0, SENDING * megabytes)
-        kill = Kill(place, battery.peer, executor, megabytes, delay)
-        say(f"{executor}: killed after {delay:.2f} s of sending, {kill.end} {kill.seconds:.2f} s later")
-        ends[kill.end] += 1
-        slowest = max(slowest, kill.seconds)
-        lost += SMALL - kill.small
+        kill = Kill(place, battery.peer, executor, megabytes, delays[number])
+        sent = f"{delays[number]:.2f} s of sending"
+        say(f"{executor}: killed after {sent}, {kill.end} {kill.seconds:.2f} s later")
         rmtree(place)
+        return kill
+
+    with ThreadPoolExecutor(2) as both_cores:
+        done = list(both_cores.map(kill_one, range(kills)))
+    ends = Counter(kill.end for kill in done)
+    slowest = max(kill.seconds for kill in done)
+    lost = sum(SMALL - kill.small for kill in done)
     seen = {"megabytes": megabytes, "kills": kills - ends["too late"], "too_late": ends["too late"]}
     seen |= {
         "hangs": ends["hang"],
