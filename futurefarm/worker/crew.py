@@ -233,8 +233,8 @@ class Crew:
                 self._drop()
                 session = self._open()
                 session.commit(self.job.sweep, self.job.record, outcomes)
-            # One that took unusually long, as the first does, counts for little.
-            self.commit_seconds = min(time.perf_counter() - begun, 2 * self.commit_seconds)
+            # One that took unusually long, because it was the first or had no core, counts for little.
+            self.commit_seconds = min(time.perf_counter() - begun, 1.1 * self.commit_seconds)
             return session.name
 
     def _open(self) -> Session:

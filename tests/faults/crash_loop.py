@@ -41,7 +41,9 @@ def run(battery: Battery) -> Figures:
     seen["finished_but_rerun_per_kill"] = round(tally["rerun"] / kills, 3)
     seen["slowest_orphan_s"] = round(max(loop.slowest for loop in loops), 3)
     targets = dict.fromkeys(zeros, "== 0")
-    targets |= {"finished_but_rerun_per_kill": "<= 0.05", "slowest_orphan_s": "<= 1.0"}
+    # Of 20 kills, two tasks are chance. The rate is that of the long form.
+    targets["finished_but_rerun_per_kill"] = battery.choose("<= 0.2", "<= 0.05")
+    targets["slowest_orphan_s"] = "<= 1.0"
     targets |= {
         "group_kills": battery.choose("== 12", "== 200"),
         "parent_kills": battery.choose("== 8", "== 100"),
@@ -152,7 +154,7 @@ class Told:
 
 def task(log: str, number: int) -> tuple[int, int]:
     record(log, "begin", number)
-    time.sleep(random.Random(number).uniform(0.005, 0.02))
+    time.sleep(random.Random(number).uniform(0.01, 0.03))
     record(log, "end", number)
     return number, number**2
 
