@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from futurefarm import DataManager
+from futurefarm.errors import SessionError
 from harness import Battery, Child, Figures, events, main, python, say
 
 TASKS = 40
@@ -58,13 +59,18 @@ class Bar(tqdm.tqdm):
         print("said", text, flush=True)
 
 
-try:
+def main():
     options = {"workers": 2, "progress": Bar, "resume": True}
-    summary = run_tasks(DataManager("farm", folder), work, range(int(sys.argv[5])), engine, **options)
-except StorageFullError as error:
-    print("error", json.dumps(error.tasks), flush=True)
-else:
-    print("done", summary.done, summary.skipped, summary.failed, flush=True)
+    try:
+        summary = run_tasks(DataManager("farm", folder), work, range(int(sys.argv[5])), engine, **options)
+    except StorageFullError as error:
+        print("error", json.dumps(error.tasks), flush=True)
+    else:
+        print("done", summary.done, summary.skipped, summary.failed, flush=True)
+
+
+if __name__ == "__main__":
+    main()
 """
 
 
@@ -147,20 +153,25 @@ class Experiment:
             return
         self.again = set(json.loads(rest))
         ran = {int(number) for kind, number in self.events() if kind == "ran"}
-        stored = {number for number, _ in DataManager("farm", self.disk).values()}
+        stored = {number for number, _ in self.values()}
         self.found["not_named"] += len(ran - stored - self.again) + len(stored & self.again)
 
     def look(self, number: int) -> None:
         """Count what is not there of what was acknowledged, or not what it should be."""
-        try:
-            values = list(DataManager("farm", self.disk).values())
-        except Exception as error:
-            say(f"cannot be read: {type(error).__name__}: {error}")
-            self.found["lost"] += number
-            return
+        values = self.values()
         self.found["lost"] += max(0, number - len(values))
         self.found["wrong"] += len(values) - len({value[0] for value in values})
         self.found["wrong"] += sum(set(data) != {number} for number, data in values if data)
+
+    def values(self) -> list[tuple[int, bytes]]:
+        """Return what can be read; an error comes last, and what is missing for it counts as lost."""
+        values = []
+        try:
+            for value in DataManager("farm", self.disk).values():
+                values.append(value)  # noqa: PERF402 - what was read before the error
+        except SessionError as error:
+            say(f"{type(error).__name__}: {error}")
+        return values
 
     def acknowledged(self) -> int:
         return sum(int(n) for kind, n in self.events() if kind == "acknowledged")
