@@ -373,6 +373,23 @@ def test_a_worker_holds_what_it_has_and_begins_nothing_new_until_there_is_space(
     assert [0, 0] == [worker.waiting for worker in read(dataman.directory.workers("sweep"))]
 
 
+def test_a_worker_waits_for_space_once(dataman, monkeypatch):
+    waits = []
+
+    class Full:
+        def __init__(self, *_):
+            waits.append(self)
+
+        def store(self, *_):
+            raise StorageFullError("full")
+
+    monkeypatch.setattr(batch, "WORTH", 0)
+    monkeypatch.setattr(batch, "Patience", Full)
+    receipt = Receipt.loads(run(dataman, square, [1, 2]))
+
+    assert (0, 1, 1) == (receipt.ended, receipt.unstored, len(waits))
+
+
 def test_a_worker_that_waited_in_vain_says_what_is_not_stored(disk):
     dataman = DataManager("farm", disk.path)
     job = make_job(dataman, zeros, full_wait=0.2)

@@ -44,6 +44,7 @@ class Batch:
         failed: list[int] = []
         final: list[int] = []
         ended = 0
+        there_is_space = True
         crew = self.crew
         for offset, task in enumerate(tasks):
             now = time.perf_counter()
@@ -60,9 +61,10 @@ class Batch:
             ended += 1
             if outcome.status != "ok":
                 (failed if self._seat.may_try_again else final).append(offset)
-            if self._is_due(outcome) and not self._store():
+            if self._is_due(outcome) and not (there_is_space := self._store()):
                 break
-        self._store()
+        if there_is_space:
+            self._store()
         seconds = time.perf_counter() - begun
         unstored = len(self._outcomes)
         stored = ended - unstored
