@@ -80,9 +80,23 @@ def _order(head: bytes, data: bytes, before: tuple[int, ...]) -> str:
 
 def _salt(head: bytes, data: bytes) -> tuple[int, ...]:
     """Return the salt of the log: the header's, unless that is damaged and the frames agree on another."""
+    if _is_whole(head):  # frames of the log before may lie behind the first ones of one that was begun anew
+        return struct.unpack(">2I", head[16:24])
     found = Counter(data[at + 8 : at + 16] for at in range(0, len(data) - _FRAME + 1, _FRAME))
     found[head[16:24].ljust(8, b"\0")] += 1
     return struct.unpack(">2I", found.most_common(1)[0][0])
+
+
+def _is_whole(head: bytes) -> bool:
+    """Whether the checksum of a log's header fits."""
+    if len(head) < _HEAD:
+        return False
+    a = b = 0
+    words = struct.unpack(">6I" if head[3] == 0x83 else "<6I", head[:24])
+    for one, other in zip(words[::2], words[1::2]):
+        a = (a + one + b) & 0xFFFFFFFF
+        b = (b + other + a) & 0xFFFFFFFF
+    return (a, b) == struct.unpack(">2I", head[24:32])
 
 
 def _fits(data: bytes, before: tuple[int, ...], order: str) -> list[bool]:
