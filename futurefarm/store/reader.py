@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import OverwrittenSessionError, SessionError
+from ..errors import IncompleteCopyError, OverwrittenSessionError, SessionError
 from .checksum import body_checksum, head_checksum, sweep_checksum
 from .format import (
     FOREIGN,
@@ -340,14 +340,15 @@ def open_reader(path: Path, *, home: Home | None = None) -> Iterator[Reader | No
             # Sealed; a log beside it is of an older copy and must not be applied. Or shelve.open left it in
             # the mode with a log, and to look at it must not make one.
             uri += "&immutable=1"
-        copied = not at_home(path, home)
-        if copied and not header.writing:
-            check_sealed(path, header.generation)
         connection = stack.enter_context(closing(_connect(uri)))
         harden(path, connection)
         reader = Reader(path, connection, header)
-        if copied and header.writing:
-            _check_log(reader, header)
+        try:
+            if not at_home(path, home):
+                _check_copy(reader, header)
+        except IncompleteCopyError:
+            if not at_home(path, home):  # else a writer came, or went, while we looked
+                raise
         yield reader
 
 
@@ -360,6 +361,13 @@ def _has_journal(path: Path) -> bool:
 
 def _connect(uri: str) -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY, check_same_thread=False)
+
+
+def _check_copy(reader: Reader, header: Header) -> None:
+    if header.writing:
+        _check_log(reader, header)
+    else:
+        check_sealed(reader.path, header.generation)
 
 
 def _check_log(reader: Reader, header: Header) -> None:

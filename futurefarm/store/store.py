@@ -123,8 +123,9 @@ class Store(MutableMapping[bytes, bytes]):
         # Without a log the pages change from now on.
         Tail(header.generation, folding=0 if self._wal else -1).write(self.path)
         log = new_log(header.generation)
-        self._note_home(log)
+        self._note_home(header.generation, log)  # both: somebody may look between this line and the next
         self._set_version(connection, log, writing=True)
+        self._note_home(log)
         execute(f"PRAGMA journal_mode = {'WAL' if self._wal else 'TRUNCATE'}")
         if self._wal:
             execute("PRAGMA synchronous = FULL")
