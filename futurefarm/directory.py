@@ -193,15 +193,22 @@ class Directory:
     def sessions(self) -> list[Path]:
         """Return the paths of all files that may be sessions, sorted by name."""
         with self.named_errors():
+            gone = {path.name for _, old in self.replaced() for path in old}
+        names = (name for name in self._files() if _NAME.fullmatch(name) and name not in gone)
+        return [self.path / name for name in names]
+
+    def strangers(self) -> list[Path]:
+        """Return the paths of files whose names no session can have: copies like ``name (1)``, backups..."""
+        return [self.path / name for name in self._files() if not _NAME.fullmatch(name)]
+
+    def _files(self) -> list[str]:
+        with self.named_errors():
             try:
                 with os.scandir(self.path) as entries:
-                    names = [e.name for e in entries if not e.name.startswith(".") and e.is_file()]
+                    names = [entry.name for entry in entries if entry.is_file()]
             except FileNotFoundError:
                 return []
-            gone = {path.name for _, old in self.replaced() for path in old}
-        return [
-            self.path / name for name in sorted(names) if not name.endswith(_SIDE_FILES) and name not in gone
-        ]
+        return sorted(name for name in names if not name.startswith(".") and not name.endswith(_SIDE_FILES))
 
     def is_anonymous(self, name: str) -> bool:
         """Whether this is a name that `new_session_name` made, and no computer's own session."""

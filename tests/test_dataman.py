@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from futurefarm import DataManager
-from futurefarm.errors import DamagedSessionError, DuplicateKeyError
+from futurefarm.dataman import ForeignFileWarning
+from futurefarm.errors import DamagedSessionError, DuplicateKeyError, SessionError
+from futurefarm.store import TornLogWarning
 
 
 @pytest.fixture
@@ -260,3 +263,73 @@ def test_a_key_that_the_index_does_not_find_is_damage_and_not_missing(dataman):
         assert "key17" not in dataman
     dataman.repair()
     assert 17 == dataman["key17"]
+
+
+def test_a_key_that_was_damaged_is_not_given_as_a_key(dataman):
+    with dataman.session("s") as session:
+        session["needle"] = 1
+        session["straw"] = 2
+    path = Path(session.path)
+    path.write_bytes(path.read_bytes().replace(b"needle\x80", b"noodle\x80"))
+    keys = iter(dataman)
+
+    assert "straw" == next(keys)
+    with pytest.raises(DamagedSessionError, match="s is damaged: one of its keys is not what was written"):
+        next(keys)
+
+
+@pytest.mark.parametrize("name", ["s (1)", "s~", "Copy of s"])
+def test_a_copy_under_a_name_that_no_session_has_is_named_and_not_counted_twice(dataman, name):
+    with dataman.session("s") as session:
+        session["a"] = 1
+    Path(dataman.basepath, name).write_bytes(Path(session.path).read_bytes())
+
+    with pytest.warns(ForeignFileWarning, match="has a name that no session can have"):
+        assert 1 == dataman.itemcount()
+    assert 1 == dataman["a"]
+
+
+NAMED = r"the session s is (damaged|an incomplete copy)"
+
+
+@pytest.mark.parametrize("at", [3, 18, 26, 3000])
+def test_a_bit_flipped_in_the_log_of_a_killed_writer_is_noticed(dataman, tmp_path, at):
+    """SQLite takes the log to end there, and says nothing."""
+    copy = DataManager("copy", tmp_path)
+    with dataman.session("s") as session:
+        for i in range(20):
+            session[str(i)] = i
+        for ending in ("", "-wal"):
+            shutil.copy(f"{session.path}{ending}", copy.basepath)
+    assert 20 == len(dict(copy.items()))
+    log = Path(copy.session_filename("s") + "-wal")
+    data = bytearray(log.read_bytes())
+    data[at] ^= 1
+    log.write_bytes(data)
+
+    for read in (copy.itemcount, lambda: list(copy.items()), lambda: copy["7"], lambda: list(copy.records())):
+        with pytest.raises(SessionError, match=NAMED):
+            read()
+    with pytest.raises(SessionError, match=NAMED):
+        copy.session("s")
+    copy.repair()
+    assert 20 == len(dict(copy.items()))
+
+
+def test_a_commit_at_the_end_of_a_log_that_may_be_torn_is_told_of_by_a_warning(dataman, tmp_path):
+    copy = DataManager("copy", tmp_path)
+    with dataman.session("s") as session:
+        session["a"] = 1
+        session["b"] = 2
+        for ending in ("", "-wal"):
+            shutil.copy(f"{session.path}{ending}", copy.basepath)
+    log = Path(copy.session_filename("s") + "-wal")
+    data = bytearray(log.read_bytes())
+    data[-100] ^= 1
+    log.write_bytes(data)
+
+    with pytest.warns(TornLogWarning, match="the last commit in the log of the session s"):
+        assert {"a": 1} == dict(copy.items())
+    with pytest.warns(TornLogWarning), copy.session("s") as session:
+        session["c"] = 3
+    assert {"a": 1, "c": 3} == dict(copy.items())

@@ -221,3 +221,15 @@ def test_the_ledger_is_plain_tables(dataman):
     connection.close()
 
     assert [("sweep", 0, "ok", pickle.dumps(1))] == rows
+
+
+def test_a_missing_count_of_attempts_is_damage(dataman):
+    with dataman.session("s") as session:
+        session.commit("sweep", RECORD, [outcome(0, value=1)])
+    connection = sqlite3.connect(session.path)
+    with connection:
+        connection.execute("DELETE FROM Meta WHERE name = 'attempts'")
+    connection.close()
+
+    with pytest.raises(DamagedSessionError, match="of its None attempts, 1 were found"):
+        list(dataman.records())

@@ -75,7 +75,7 @@ def check(directory: Directory) -> Checkup:
             with open_reader(path, home=home) as reader:
                 if reader is not None:
                     items += len(reader)
-                    first = [key for _, key in reader.keys(0)[0][:1]]
+                    first = [key for _, key in reader.keys(0)[0][:1] if key]
                     problems += (_twin(path, begins[key]) for key in first if key in begins)
                     begins.update(dict.fromkeys(first, path.name))
         except SessionError:

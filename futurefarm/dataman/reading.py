@@ -36,7 +36,7 @@ class Sessions:
     def each(self, read: Callable[[Reader, int], Step], make: Callable[[Path, Any], T]) -> Iterator[T]:
         """Read all sessions in steps; what cannot be read is raised when the rest is through."""
         problems = _Problems()
-        paths = self._directory.sessions()
+        paths = self._paths()
         for path in paths:
             try:
                 for row in self.rows(path, read):
@@ -47,6 +47,11 @@ class Sessions:
             except SessionError as error:
                 problems.add(error)
         problems.raise_first(len(paths))
+
+    def _paths(self) -> list[Path]:
+        for path in self._directory.strangers():
+            self._warn_of(path, "has a name that no session can have, and is ignored")
+        return self._directory.sessions()
 
     def rows(self, path: Path, read: Callable[[Reader, int], Step], after: int | None = 0) -> Iterator[Any]:
         """Read one session in steps, behind the row ``after``."""
@@ -70,7 +75,7 @@ class Sessions:
     def ask(self, question: Callable[[Reader], T]) -> Iterator[T]:
         """Ask each session a question; what cannot be read is raised when the rest is through."""
         problems = _Problems()
-        paths = self._directory.sessions()
+        paths = self._paths()
         for path in paths:
             try:
                 with open_reader(path, home=home_of(self._directory, path.name)) as reader:
@@ -106,13 +111,12 @@ class Sessions:
             )
         if was_session(self._directory, path):
             raise damage(path, "it does not begin like a session any more")
+        self._warn_of(path, "is no session of futurefarm and is ignored")
+
+    def _warn_of(self, path: Path, what: str) -> None:
         if path.name not in self._foreign:
             self._foreign.add(path.name)
-            warnings.warn(
-                f"{path} is no session of futurefarm and is ignored. Move it out of the directory.",
-                ForeignFileWarning,
-                stacklevel=5,
-            )
+            warnings.warn(f"{path} {what}. Move it out of the directory.", ForeignFileWarning, stacklevel=6)
 
 
 def _check_name(path: Path) -> None:

@@ -309,7 +309,8 @@ def verified_key(path: Path, key: Any) -> str:
     try:
         return str(key, "utf-8")
     except (TypeError, UnicodeDecodeError):
-        raise damage(path, f"the key {key!r} is not what was written") from None
+        what = "one of its keys" if key is None else f"the key {key!r}"
+        raise damage(path, f"{what} is not what was written") from None
 
 
 def verified(path: Path, key: bytes, value: Any, crc: int | None) -> bytes:

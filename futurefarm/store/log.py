@@ -8,6 +8,7 @@ damaged one are known to be there, and known to be good.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections import Counter
 from collections.abc import Iterator
@@ -133,28 +134,34 @@ def _weights(number: int) -> tuple[Any, Any]:
 def lost_commits(path: Path) -> Loss | None:
     """Return what SQLite does not see of the commits in a log, or None if it sees all.
 
-    A damaged commit at the very end may have been torn by a power cut before it was acknowledged. Behind any
-    other one another commit begins, so it was on disk.
+    A kill leaves whole frames only, so any other means damage or a power cut. A commit at the very end may
+    have been torn by the latter before it was acknowledged. Behind any other one another commit begins, so it
+    was on disk.
     """
     loss = _lost(path)
     # While somebody writes, a frame may be seen half written. Damage is there the second time too.
     return loss if loss is not None and (again := _lost(path)) and again.at == loss.at else None
 
 
-_sound: dict[Path, tuple[bytes, Frame]] = {}
-"""The head of a log and the last of the commits in it that were found good, so that a log which grows is not
-read from its beginning each time."""
+_sound: dict[Path, tuple[bytes, int, int, Frame]] = {}
+"""The head of a log, its size and time of change, and the last commit that was found good in it, so that
+a log which grows is not read from its beginning each time."""
 
 
 def _lost(path: Path) -> Loss | None:
-    head = _head(path)
-    seen = _sound.get(path)
-    sound = seen[1] if seen is not None and seen[0] == head else None
-    lost = at = 0
+    head, size, changed = _head(path)
+    sound = None
+    if path in _sound:
+        head_, size_, changed_, frame = _sound[path]
+        if head == head_ and (size > size_ or (size, changed) == (size_, changed_)):
+            sound = frame
+    lost = 0
+    without_head = not _is_whole(head)  # then SQLite ignores the log
+    at = 0
     acknowledged = False
     for frame in frames(path, sound):
         acknowledged = acknowledged or lost > 0
-        if not frame.good and not at:
+        if not at and (without_head or not frame.good):
             at = frame.offset
         lost += bool(at and frame.commits)
         if frame.commits and not at:
@@ -162,13 +169,26 @@ def _lost(path: Path) -> Loss | None:
     if sound is not None:
         if len(_sound) > 1000:
             _sound.clear()
-        _sound[path] = head, sound
-    return Loss(lost, at, acknowledged) if lost else None
+        _sound[path] = head, size, changed, sound
+    return Loss(lost, at, acknowledged) if at else None
 
 
-def _head(path: Path) -> bytes:
+def _is_whole(head: bytes) -> bool:
+    """Whether the head of a log has the checksum that it says."""
+    if len(head) < _HEAD:
+        return not head  # no log, or none yet
+    a = b = 0
+    words = struct.unpack(f"{'>' if head[3] & 1 else '<'}6I", head[:24])
+    for i in range(0, 6, 2):
+        a = (a + words[i] + b) & 0xFFFFFFFF
+        b = (b + words[i + 1] + a) & 0xFFFFFFFF
+    return (a, b) == struct.unpack(">2I", head[24:])
+
+
+def _head(path: Path) -> tuple[bytes, int, int]:
     try:
         with open(f"{path}-wal", "rb") as file:
-            return file.read(_HEAD)
+            status = os.fstat(file.fileno())
+            return file.read(_HEAD), status.st_size, status.st_mtime_ns
     except FileNotFoundError:
-        return b""
+        return b"", 0, 0

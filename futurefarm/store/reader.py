@@ -49,9 +49,14 @@ _HEAD = (
 _BODY = "item, error, traceback, output"
 
 
-_HIDDEN = (
-    "SELECT key FROM Dict AS each NOT INDEXED WHERE NOT EXISTS (SELECT 1 FROM Dict AS found INDEXED BY"
-    " sqlite_autoindex_Dict_1 WHERE found.key = each.key AND found.rowid = each.rowid) LIMIT 1"
+_IS_FOUND = (
+    "EXISTS (SELECT 1 FROM Dict AS found INDEXED BY sqlite_autoindex_Dict_1"
+    " WHERE found.key = each.key AND found.rowid = each.rowid)"
+)
+_HIDDEN = f"SELECT key FROM Dict AS each NOT INDEXED WHERE NOT {_IS_FOUND} LIMIT 1"
+_KEYS = (
+    f"SELECT rowid, CASE WHEN {_IS_FOUND} THEN key END FROM Dict AS each NOT INDEXED"
+    " WHERE rowid > ? ORDER BY rowid"
 )
 _in_order: set[tuple[int, int, int, int]] = set()
 """Files whose index finds every key: device, inode, time of change and size."""
@@ -133,8 +138,11 @@ class Reader:
         return None if row is None else verified(self.path, key, *row)
 
     def keys(self, after: int) -> tuple[list[tuple[Any, ...]], int | None]:
-        """Return a step of (row, key) behind row ``after``, and the row to go on from, or None at the end."""
-        return self._counted("items", "SELECT rowid, key FROM Dict WHERE rowid > ? ORDER BY rowid", after)
+        """Return a step of (row, key) behind row ``after``, and the row to go on from, or None at the end.
+
+        A key that is not what was written comes as None: without the values only the index vouches for keys.
+        """
+        return self._counted("items", _KEYS, after)
 
     def items(self, after: int) -> tuple[list[tuple[Any, ...]], int | None]:
         """Return a step of (row, key, value, crc)."""
