@@ -29,13 +29,14 @@ _STEP = 512
 class Frame(NamedTuple):
     """A page in the log: its number, whether it ends a commit, whether its checksum fits, where it begins.
 
-    ``stored`` is the checksum that it has of itself and of all before it.
+    ``ours`` is whether it belongs to this log, ``stored`` the checksum of it and of all before it.
     """
 
     page: int
     commits: bool
     good: bool
     offset: int
+    ours: bool
     stored: tuple[int, int]
 
 
@@ -63,11 +64,14 @@ def frames(path: Path, known: Frame | None = None) -> Iterator[Frame]:
         while len(data) >= _FRAME:
             number = len(data) // _FRAME
             for i, fits in enumerate(_fits(data[: number * _FRAME], before, order)):
-                page, size, *rest = struct.unpack_from(">6I", data, i * _FRAME)
-                # Of an older log, or with a damaged mark: it does not count as a commit.
-                ours = (rest[0], rest[1]) == salt
-                before = rest[2], rest[3]
-                yield Frame(page, bool(ours and size), ours and fits, offset + i * _FRAME + 24, before)
+                page, size, mark, *before_ = struct.unpack_from(">IIQII", data, i * _FRAME)
+                before = before_[0], before_[1]
+                # Where readers kept it from being cut, frames of an older log lie behind those of this one.
+                # Their marks share no more bits than chance has it.
+                other = (mark ^ salt).bit_count()
+                ours = other <= 4
+                commits, good = bool(ours and size), fits and not other
+                yield Frame(page, commits, good, offset + i * _FRAME + 24, ours, before)
             offset += number * _FRAME
             data = data[number * _FRAME :] + file.read(_STEP * _FRAME)
 
@@ -79,25 +83,13 @@ def _order(head: bytes, data: bytes, before: tuple[int, ...]) -> str:
     return orders[not any(_fits(whole, before, orders[0])) and any(_fits(whole, before, orders[1]))]
 
 
-def _salt(head: bytes, data: bytes) -> tuple[int, ...]:
-    """Return the salt of the log: the header's, unless that is damaged and the frames agree on another."""
+def _salt(head: bytes, data: bytes) -> int:
+    """Return the mark of the log: the header's, unless it is damaged and the frames agree on another one."""
     if _is_whole(head):  # frames of the log before may lie behind the first ones of one that was begun anew
-        return struct.unpack(">2I", head[16:24])
+        return int.from_bytes(head[16:24], "big")
     found = Counter(data[at + 8 : at + 16] for at in range(0, len(data) - _FRAME + 1, _FRAME))
-    found[head[16:24].ljust(8, b"\0")] += 1
-    return struct.unpack(">2I", found.most_common(1)[0][0])
-
-
-def _is_whole(head: bytes) -> bool:
-    """Whether the checksum of a log's header fits."""
-    if len(head) < _HEAD:
-        return False
-    a = b = 0
-    words = struct.unpack(">6I" if head[3] == 0x83 else "<6I", head[:24])
-    for one, other in zip(words[::2], words[1::2]):
-        a = (a + one + b) & 0xFFFFFFFF
-        b = (b + other + a) & 0xFFFFFFFF
-    return (a, b) == struct.unpack(">2I", head[24:32])
+    found[head[16:24]] += 1
+    return int.from_bytes(found.most_common(1)[0][0], "big")
 
 
 def _fits(data: bytes, before: tuple[int, ...], order: str) -> list[bool]:
@@ -134,13 +126,14 @@ def _weights(number: int) -> tuple[Any, Any]:
 def lost_commits(path: Path) -> Loss | None:
     """Return what SQLite does not see of the commits in a log, or None if it sees all.
 
-    A kill leaves whole frames only, so any other means damage or a power cut. A commit at the very end may
-    have been torn by the latter before it was acknowledged. Behind any other one another commit begins, so it
-    was on disk.
+    Behind a broken frame, only the marks of commits count, as a full disk leaves frames of a commit that was
+    undone; and blank frames, which no program leaves. A commit at the very end may have been torn by a power
+    cut before it was acknowledged. Behind any other one another commit begins, so it was on disk.
     """
+    before = _head(path)
     loss = _lost(path)
-    # While somebody writes, a frame may be seen half written. Damage is there the second time too.
-    return loss if loss is not None and (again := _lost(path)) and again.at == loss.at else None
+    # While somebody writes, a log may be seen half written, or half the old one and half the new one.
+    return loss if loss is not None and loss == _lost(path) and before == _head(path) else None
 
 
 _sound: dict[Path, tuple[bytes, int, int, Frame]] = {}
@@ -158,19 +151,20 @@ def _lost(path: Path) -> Loss | None:
     lost = 0
     without_head = not _is_whole(head)  # then SQLite ignores the log
     at = 0
-    acknowledged = False
+    acknowledged = blank = False
     for frame in frames(path, sound):
-        acknowledged = acknowledged or lost > 0
+        acknowledged = acknowledged or (lost > 0 and frame.ours)
         if not at and (without_head or not frame.good):
             at = frame.offset
         lost += bool(at and frame.commits)
+        blank = blank or not frame.page
         if frame.commits and not at:
             sound = frame
     if sound is not None:
         if len(_sound) > 1000:
             _sound.clear()
         _sound[path] = head, size, changed, sound
-    return Loss(lost, at, acknowledged) if at else None
+    return Loss(lost, at, acknowledged) if lost or blank else None
 
 
 def _is_whole(head: bytes) -> bool:

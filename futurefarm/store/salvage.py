@@ -155,7 +155,7 @@ class _Pages:
             if frame.good:
                 pending[frame.page] = frame.offset
                 self._broken.pop(frame.page, None)
-            else:
+            elif frame.ours:
                 self._broken.setdefault(frame.page, []).append(frame.offset)
             if frame.commits:
                 self._newest |= pending
