@@ -30,7 +30,7 @@ from futurefarm.errors import (
     SessionLockedError,
 )
 from futurefarm.session import session
-from futurefarm.store import FORMAT, Header, Store, create
+from futurefarm.store import FORMAT, Header, Store, checksum, create
 
 from .companion import Companion, run
 
@@ -970,3 +970,19 @@ def test_a_held_lock_says_who_holds_it(dataman):
 
     assert holder.process.pid == caught.value.holder["pid"]
     dataman.session("s", lock_timeout=0).close()
+
+
+def test_ctrl_c_right_after_a_commit_does_not_take_it_back(store, path, monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    store[b"first"] = b"value"
+    monkeypatch.setattr(store, "_append", lambda *args: (Store._append(store, *args), interrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        store.append("sweep", "{}", [(b"a", b"1", checksum(b"a", b"1"))], [])
+
+    assert {b"first": b"value", b"a": b"1"} == dict(store)
+    store.close()
+    again = Store(path)
+    assert 2 == len(again)
+    again.close()

@@ -171,7 +171,10 @@ class Session(shelve.Shelf):  # type: ignore[type-arg]
             try:
                 super().close()
             finally:
-                self._lock.release()
+                try:
+                    self.store.close()  # Ctrl-C may have struck before the shelf did so; twice is harmless
+                finally:
+                    self._lock.release()
 
 
 def _let_go(busy: Turn, store: Store, lock: Lock) -> None:

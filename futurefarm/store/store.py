@@ -217,7 +217,7 @@ class Store(MutableMapping[bytes, bytes]):
         end = self.log_size
         try:
             last = self._append(sweep, record, results, attempts)
-        except BaseException:
+        except Exception:  # not Ctrl-C: it may have struck when all was committed, and is no failure
             self._cut_log(end)
             raise
         self._check_that_it_stands()  # before it counts as stored: its directory may have been moved
