@@ -371,7 +371,7 @@ def _mark(path: Path) -> list[int]:
     """Return what tells a file from another one of the same name."""
     try:
         status = path.stat()
-    except OSError:
+    except FileNotFoundError:
         return []
     return [status.st_ino, status.st_mtime_ns, status.st_size]
 

@@ -344,3 +344,13 @@ def test_the_longest_path_holds_the_longest_session_names(tmp_path):
         session["a"] = 1
 
     assert 1 == dataman["a"]
+
+
+def test_a_session_that_cannot_be_looked_at_is_not_said_to_be_replaced(dataman):
+    """Or it would be read beside the one that replaces it, and all of it twice."""
+    loop = Path(dataman.basepath, "loop")
+    loop.symlink_to(loop)
+    with pytest.raises(OSError, match="symbolic links"):
+        dataman.directory.replace(["loop"], "new")
+
+    assert [] == dataman.directory.replaced()
