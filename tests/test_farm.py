@@ -484,7 +484,7 @@ def test_a_sweep_waits_for_space_says_so_and_goes_on_by_itself(executor, disk, m
     assert 20 == len(list(dataman.records())), "a task was run twice"
 
 
-@pytest.mark.parametrize("executor", ["serial", "thread", "loky"])
+@pytest.mark.parametrize("executor", ["serial", "thread", pytest.param("loky", marks=pytest.mark.slow)])
 def test_a_sweep_that_waited_in_vain_names_the_tasks_which_resume_runs_again(executor, disk, monkeypatch):
     monkeypatch.setattr(plan, "FULL_WAIT", 0.3)
     dataman = DataManager("farm", disk.path)
