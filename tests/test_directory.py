@@ -325,7 +325,11 @@ def test_a_directory_works_under_any_name_that_the_system_allows(name, tmp_path)
 
 @pytest.mark.parametrize(
     ("name", "problem"),
-    [("x" * 251, "File name too long"), ("x/" * 200 + "x", "bytes, and at most"), ("a\0b", "no directory")],
+    [
+        ("x" * 251, "File name too long"),
+        ("x/" * 200 + "x", "bytes, and at most"),
+        ("a\0b", "no file system takes"),
+    ],
     ids=["256 bytes", "a path that SQLite does not open", "a zero byte"],
 )
 def test_a_name_that_cannot_be_is_refused_at_once_in_one_sentence(name, problem, tmp_path):

@@ -119,7 +119,9 @@ class Place:
         return {(found.table, found.columns) for found in salvage(self.path) if found.whole}
 
 
-def readings(folder: Path, keys: list[str]) -> dict[str, tuple[list[Any], bool, str | None]]:
+def readings(
+    folder: Path, keys: list[str], *, brief: bool = False
+) -> dict[str, tuple[list[Any], bool, str | None]]:
     """Read all in every way; return what was given, whether damage was told of, and what else went wrong."""
     dataman = DataManager.at(folder)
     ways: dict[str, Callable[[], Iterable[Any]]] = {
@@ -131,7 +133,9 @@ def readings(folder: Path, keys: list[str]) -> dict[str, tuple[list[Any], bool, 
         "failures": lambda: map(_plain, dataman.failures()),
         **{f"lookup {key}": lambda key=key: [repr(dataman[key])] for key in keys},
     }
-    return {name: _read(way) for name, way in ways.items()}
+    return {
+        name: _read(way) for name, way in ways.items() if not brief or name in ("items", "count", "records")
+    }
 
 
 def _plain(record: Any) -> str:
@@ -158,7 +162,8 @@ def suffer(place: Place, damage: Damage, repair: bool) -> Counter[str]:
     seen: Counter[str] = Counter()
     place.put(damage)
     told_of = 0
-    for name, (given, told, crash) in readings(place.folder, place.keys).items():
+    # Cuts are many, and nearly all of them leave nothing to look up.
+    for name, (given, told, crash) in readings(place.folder, place.keys, brief=damage.kind == "cut").items():
         extra = Counter(given) - place.truth[name]
         seen["crashes"] += crash is not None
         # A number that comes with a warning is as far as one can count.
@@ -167,7 +172,7 @@ def suffer(place: Place, damage: Damage, repair: bool) -> Counter[str]:
         told_of += told
         if crash or (Counter(given) != place.truth[name] and not told):
             say(damage, name, crash or f"{len(given)} given, nothing told")
-    found = place.walk()
+    found = place.rows if damage.kind == "cut" else place.walk()
     seen["noticed"] += bool(told_of)
     seen["invented"] += len(found - place.rows)
     seen["lost"] = len(place.rows - found)
