@@ -98,4 +98,4 @@ class Record:
             UntrustedValueError: it is more than plain data, and others may have written it.
             UnreadableValueError: it cannot be unpickled here; ``item`` has the bytes.
         """
-        return self.loader.loads(self.item, f"the argument of task {self.number}")
+        return self.loader.loads(self.item, None, f"the argument of task {self.number}")

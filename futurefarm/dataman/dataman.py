@@ -241,7 +241,7 @@ class DataManager:
 
     def __getitem__(self, key: str) -> Any:
         loader, value = self._one(key)
-        return loader.loads(value, f"the value of {key!r}", key)
+        return loader.loads(value, key)
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of ``key``, or ``default`` if no session holds it."""
@@ -254,10 +254,7 @@ class DataManager:
 
     def get_all(self, key: str) -> dict[str, Any]:
         """Return the value of ``key`` in each session that holds it, by the session's name."""
-        return {
-            loader.path.name: loader.loads(value, f"the value of {key!r}", key)
-            for loader, value in self._pickles(key)
-        }
+        return {loader.path.name: loader.loads(value, key) for loader, value in self._pickles(key)}
 
     def get_pickle(self, key: str) -> bytes:
         """Return the pickle of a value as it was stored, checked for damage and not unpickled.

@@ -147,7 +147,7 @@ def item(path: Path, found: tuple[Loader, tuple[int, bytes, bytes, int | None]])
     """Return key and value of a row of `Reader.items`. Unpickles the value."""
     loader, (_, key, value, crc) = found
     text = verified_key(path, key)
-    return text, loader.loads(verified(path, key, value, crc), f"the value of {text!r}", text)
+    return text, loader.loads(verified(path, key, value, crc), text)
 
 
 def record(path: Path, found: tuple[Loader, Attempt]) -> Record:

@@ -107,7 +107,7 @@ class Session(shelve.Shelf):  # type: ignore[type-arg]
     def __getitem__(self, key: str) -> Any:
         with self._busy:
             value = self._shelf[self._known(key)]
-        return self._loader.loads(value, f"the value of {key!r}", key)
+        return self._loader.loads(value, key)
 
     @cached_property
     def _loader(self) -> Loader:

@@ -15,7 +15,7 @@ from .format import SCHEMA, damage, log_size
 __all__ = ["budget_of", "harden"]
 
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
-_SHOW_SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name LIMIT 50"
+_SHOW_SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_master LIMIT 50"
 
 
 def harden(path: Path, connection: sqlite3.Connection) -> None:
@@ -30,7 +30,7 @@ def harden(path: Path, connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA cell_size_check = ON")
     connection.execute("PRAGMA mmap_size = 0")  # or a file that is cut ends this process
-    if connection.execute(_SHOW_SCHEMA).fetchall() != _schema():
+    if set(connection.execute(_SHOW_SCHEMA)) != _schema():
         raise damage(path, "its tables are not those of a session")
 
 
@@ -46,11 +46,11 @@ def _journal_end(path: Path) -> bytes:
 
 
 @lru_cache
-def _schema() -> list[tuple[Any, ...]]:
+def _schema() -> set[tuple[Any, ...]]:
     """Return what `_SHOW_SCHEMA` finds in a session, as SQLite writes it."""
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.executescript(SCHEMA)
-        return connection.execute(_SHOW_SCHEMA).fetchall()
+        return set(connection.execute(_SHOW_SCHEMA))
 
 
 def budget_of(path: Path) -> int:

@@ -35,13 +35,13 @@ class Loader:
     path: Path
     doubt: str | None
 
-    def loads(self, data: bytes, what: str, key: str | None = None) -> Any:
+    def loads(self, data: bytes, key: str | None, what: str = "") -> Any:
         """Unpickle a value.
 
         Args:
             data: the pickle.
-            what: names it in an error: ``the value of 'x'``.
-            key: its key, if it has one.
+            key: its key, or None.
+            what: names in an error what has no key: ``the argument of task 3``.
 
         Raises:
             UntrustedValueError: it is more than plain data, and others may have written it; nothing was run.
@@ -50,6 +50,7 @@ class Loader:
         try:
             return pickle.loads(data) if self.doubt is None else loads(data, find)
         except NotPlainError as error:
+            what = what or f"the value of {key!r}"
             raise UntrustedValueError(
                 f"{what} in the session {self.path.name} was not read: it asks for {error.what}, which is "
                 f"more than plain data, and {self.doubt}. If you trust everyone who may have written it, "
@@ -63,6 +64,7 @@ class Loader:
         # A class of the user's may raise anything when it is unpickled, SystemExit included.
         except (Exception, SystemExit) as error:
             cause = f"{type(error).__name__}: {error}"[:500]
+            what = what or f"the value of {key!r}"
             raise UnreadableValueError(
                 f"{what} in the session {self.path.name} is whole but cannot be unpickled ({cause}). Where a "
                 f"class has moved or is missing, make it importable under its old name; until then "
