@@ -273,6 +273,16 @@ def test_a_note_of_what_was_joined_can_name_only_sessions(marks, dataman, path, 
     assert 4 == len(dataman)
 
 
+@pytest.mark.parametrize("left", [1, 8, 13, 23])
+def test_a_file_that_ends_within_its_last_mark_is_refused(left, dataman, path):
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 4096 * 4096 + left])
+    dataman.directory.holder("s").unlink(missing_ok=True)  # it was not written here
+    for use in (list, len):
+        with pytest.raises(SessionError, match="incomplete copy"):
+            use(dataman)
+
+
 # -- tables of another hand
 
 

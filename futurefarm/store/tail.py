@@ -48,7 +48,8 @@ class Tail(NamedTuple):
         if size == page * pages:
             return None
         # SQLite may have filled the page with zeros.
-        if not rest.startswith(_MAGIC) or len(rest) > page or rest[_LAYOUT.size :].strip(b"\0"):
+        whole = rest.startswith(_MAGIC) and _LAYOUT.size <= len(rest) <= page
+        if not whole or rest[_LAYOUT.size :].strip(b"\0"):
             raise ValueError(path)
         _, log, folding = _LAYOUT.unpack_from(rest)
         return cls(log, folding)
