@@ -559,3 +559,22 @@ def test_workers_that_have_had_no_task_yet_are_gone_with_their_parent_too(tmp_pa
         program.process.wait()
 
         assert [] == wait_gone(workers, 1.0)
+
+
+UNGUARDED = """
+    from futurefarm import DataManager, run_tasks
+
+    def task(number):
+        return number
+
+    run_tasks(DataManager("unguarded"), task, range(4), "process", workers=1, progress=False)
+"""
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_is_told_so_and_is_no_bomb(tmp_path):
+    with Program(tmp_path, UNGUARDED) as program:
+        _, text = program.process.communicate(timeout=25)
+
+    assert "under: if __name__ == '__main__':" in text
+    assert 0 == DataManager("unguarded", tmp_path).itemcount()

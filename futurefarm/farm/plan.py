@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
@@ -49,6 +50,11 @@ def make_plan(
     Raises:
         UsageError, ExecutorError, DirectoryError, SessionError: as in ``run_tasks``.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise UsageError(
+            "a worker process imports the script that started it, and so came to this call of run_tasks. "
+            "Put what the script does under: if __name__ == '__main__':"
+        )
     if not isinstance(dataman, DataManager):
         raise UsageTypeError(f"dataman must be a DataManager, not {dataman!r}: DataManager('name').")
     function = fn, *_checked_function(fn, *bound), options.errors
