@@ -172,7 +172,7 @@ def suffer(place: Place, damage: Damage, repair: bool) -> Counter[str]:
         told_of += told
         if crash or (Counter(given) != place.truth[name] and not told):
             say(damage, name, crash or f"{len(given)} given, nothing told")
-    found = place.rows if damage.kind == "cut" else place.walk()
+    found = place.rows if damage.kind == "cut" and not repair else place.walk()
     seen["noticed"] += bool(told_of)
     seen["invented"] += len(found - place.rows)
     seen["lost"] = len(place.rows - found)
