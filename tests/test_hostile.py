@@ -209,16 +209,13 @@ def test_a_name_is_text(kind, dataman):
         check_session_name(kind)
 
 
-def test_a_session_under_a_name_that_none_can_have_is_named_and_the_others_are_read(dataman, path):
+def test_a_session_under_a_name_that_none_can_have_is_warned_of_and_the_others_are_read(dataman, path):
     shutil.copy(path, path.with_name("s (1)"))
     shutil.copy(path, path.with_name("t"))
-    keys = iter(dataman)
+    with pytest.warns(ForeignFileWarning, match=r"s \(1\) has a name that no session can have"):
+        keys = list(dataman)
 
-    assert 2 == [next(keys) for _ in range(4)].count("a")
-    with pytest.raises(SessionNameError, match=r"'s \(1\)' cannot be the name of a session"):
-        next(keys)
-    with pytest.raises(SessionNameError):
-        DataManager("other", Path(dataman.basepath).parent).merge(dataman)
+    assert 2 == keys.count("a")
 
 
 def test_a_foreign_file_of_any_name_is_only_warned_of(dataman, path):
@@ -228,11 +225,11 @@ def test_a_foreign_file_of_any_name_is_only_warned_of(dataman, path):
         assert 2 == len(dataman)
 
 
-def test_a_name_that_leaves_no_room_for_that_of_a_log_is_named(dataman, path, tmp_path):
+def test_a_name_that_leaves_no_room_for_that_of_a_log_is_warned_of(dataman, path, tmp_path):
     shutil.move(path, path.with_name("x" * 250))
-    for use in (list, len, lambda dataman: DataManager("other", tmp_path).merge(dataman)):
-        with pytest.raises(SessionError):
-            use(dataman)
+    with pytest.warns(ForeignFileWarning, match="has a name that no session can have"):
+        assert 0 == len(dataman)
+    DataManager("other", tmp_path).merge(dataman)
 
 
 # -- small files of any content
@@ -276,8 +273,9 @@ def test_a_note_of_what_was_joined_can_name_only_sessions(marks, dataman, path, 
 @pytest.mark.parametrize("left", [1, 8, 13, 23])
 def test_a_file_that_ends_within_its_last_mark_is_refused(left, dataman, path):
     data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 4096 * 4096 + left])
-    dataman.directory.holder("s").unlink(missing_ok=True)  # it was not written here
+    path.unlink()
+    pages = int.from_bytes(data[28:32], "big")
+    path.with_name("t").write_bytes(data[: pages * 4096 + left])  # a copy, not written here
     for use in (list, len):
         with pytest.raises(SessionError, match="incomplete copy"):
             use(dataman)
