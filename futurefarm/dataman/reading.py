@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..directory import Directory, check_session_name
-from ..errors import DamagedSessionError, SessionError, SessionNameError, UnreadableValueError
+from ..directory import Directory
+from ..errors import DamagedSessionError, SessionError, UnreadableValueError
 from ..ledger import Record
 from ..session import home_of, was_session
 from ..store import Attempt, Reader, check_log, damage, open_reader, verified, verified_key
@@ -60,7 +60,6 @@ class Sessions:
                 if reader is None:
                     self._missed(path)
                     return
-                _check_name(path)
                 while after is not None:
                     rows, after = read(reader, after)
                     if reader.live:
@@ -82,7 +81,6 @@ class Sessions:
                     if reader is None:
                         self._missed(path)
                         continue
-                    _check_name(path)
                     check_log(path)
                     answer = question(reader)
             except SessionError as error:
@@ -117,14 +115,6 @@ class Sessions:
         if path.name not in self._foreign:
             self._foreign.add(path.name)
             warnings.warn(f"{path} {what}. Move it out of the directory.", ForeignFileWarning, stacklevel=6)
-
-
-def _check_name(path: Path) -> None:
-    try:
-        check_session_name(path.name)
-    except SessionNameError as error:  # to leave it out without a word could look as if it were empty
-        error.path = str(path)
-        raise
 
 
 def loader_of(trust: Trust, reader: Reader) -> Loader:
