@@ -133,6 +133,21 @@ def test_a_kill_at_any_step_loses_nothing(damaged, monkeypatch, step):
     assert ["s2"] == [path.name for path in Path(damaged.basepath, ".farm", "damaged").iterdir()]
 
 
+@pytest.mark.parametrize(("there", "then"), [(b"value - 1", b"val\xf5e - 1"), (b"(key BLOB", b"(kex BLOB")])
+def test_a_damaged_schema_costs_nothing(dataman, there, then):
+    with dataman.session("s") as session:
+        session.commit("sweep", RECORD, [outcome(0, value="needle")])
+    path = Path(session.path)
+    path.write_bytes(path.read_bytes().replace(there, then))
+    with pytest.raises(DamagedSessionError, match="session s is damaged"):
+        dataman["needle"]
+    (done,) = dataman.repair()
+
+    assert (1, 1) == (done.items, done.attempts)
+    assert ["needle"] == list(dataman.values())
+    assert dataman.check().fine
+
+
 def test_a_second_damage_does_not_replace_the_first_file_that_was_kept(damaged):
     damaged.repair()
     path = Path(damaged.session_filename("s2"))

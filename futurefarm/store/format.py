@@ -272,6 +272,11 @@ def named(path: Path, error: sqlite3.Error | OSError | UnicodeDecodeError) -> Se
     if not isinstance(error, sqlite3.OperationalError):
         return damage(path, error)
     name = getattr(error, "sqlite_errorname", "")  # full, locked, no permission, input or output failed
+    if name in (
+        "",
+        "SQLITE_ERROR",
+    ):  # it does not understand our statements: the schema is not what was written
+        return damage(path, error)
     if name == "SQLITE_FULL" or (name in _MAYBE_FULL and not _has_room(path.parent)):
         return full(path)
     return SessionError(f"the session {path} cannot be used ({error}; {name}).", path=str(path))
