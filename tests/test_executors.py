@@ -24,6 +24,7 @@ from futurefarm.errors import (
 )
 from futurefarm.executors import available, known, override, register, registry, resolve
 from futurefarm.executors.fleet import Fleet
+from futurefarm.executors.loky import LokyProcess
 from futurefarm.executors.serial import SerialExecutor
 from futurefarm.testing import ExecutorSuite, ManualExecutor
 from futurefarm.testing.tasks import keep
@@ -288,6 +289,25 @@ def test_no_call_stands_behind_a_slow_one(fleet, tmp_path):
     assert list(range(20)) == quick
     gate.write_text("open")
     assert "open" == slow.result(30)
+
+
+def test_a_call_that_was_queued_where_no_worker_could_be_started_is_run_once(dataman, monkeypatch):
+    """The executor has taken it, and raises all the same: nobody may run it there later."""
+    start, failures = LokyProcess._ensure_executor_running, [OSError("no more processes")]
+
+    def start_and_fail(self):
+        start(self)
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr(LokyProcess, "_ensure_executor_running", start_and_fail)
+    summary = run_tasks(dataman, keep, range(4), "loky", workers=1, progress=False)
+
+    assert (4, 0) == (summary.done, summary.failed)
+    assert list(range(4)) == sorted(dataman.values())
+    assert [(number, 1, "ok") for number in range(4)] == sorted(
+        (record.number, record.attempt, record.status) for record in dataman.records()
+    )
 
 
 def test_a_death_that_the_executor_does_not_notice_is_noticed(monkeypatch):

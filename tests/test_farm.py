@@ -293,6 +293,29 @@ def test_an_engine_that_only_breaks_is_given_up(dataman):
         run_tasks(dataman, keep, [1], lambda n: Broken(), progress=False)
 
 
+class Grudging(SerialExecutor):
+    """Runs what it is given, and raises as if it had not taken it."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        super().submit(fn, *args, **kwargs)
+        raise RuntimeError("no more threads")
+
+
+def test_what_an_engine_has_run_and_refused_is_not_run_again(dataman):
+    executors = [Grudging()]
+    summary = run_tasks(
+        dataman,
+        keep,
+        range(6),
+        lambda n: executors.pop() if executors else SerialExecutor(),
+        workers=1,
+        progress=False,
+    )
+
+    assert 6 == summary.done
+    assert list(range(6)) == sorted(dataman.values())
+
+
 def test_one_chunk_that_the_engine_loses_is_run_again(dataman):
     executor = ManualExecutor()
     thread, outcome = sweep_in_thread(dataman, executor, range(4))

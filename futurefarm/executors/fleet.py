@@ -148,7 +148,7 @@ class _Ship:
         """Start a call; ``ended`` is called when its future may be answered."""
         try:
             inner = self._start(call)
-        except Exception as error:
+        except WorkerDiedError as error:
             ended(self, call, partial(call.future.set_exception, error))
             return
         inner.add_done_callback(lambda inner: ended(self, call, self._answer(call, inner)))
@@ -163,11 +163,18 @@ class _Ship:
             try:
                 inner = call.submit_to(self._executor)
             except BrokenExecutor:
-                self.bury()
+                died = self.bury()
                 starts += 1
                 if starts == MAX_STARTS:
-                    raise
+                    raise died from None
                 continue
+            except Exception as error:
+                # No process could be started, say; but the call is in its queue, and nobody may run it now.
+                self._note_processes()
+                self.kill()
+                self.bury()
+                problem = f"a worker could not be started ({type(error).__name__}: {error})."
+                raise WorkerDiedError(problem, pid=None, exitcode=None) from error
             self._note_processes()
             return inner
 

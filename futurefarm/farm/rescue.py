@@ -16,7 +16,10 @@ from ..worker import kill, output_of
 if TYPE_CHECKING:
     from .sweep import Sweep
 
-__all__ = ["Rescue"]
+__all__ = ["UNSENT", "Rescue"]
+
+UNSENT = -1
+"""The ticket of a chunk that the engine refused. It may have begun it all the same; nobody is to blame."""
 
 MAX_BREAKDOWNS = 3
 """Times in a row that workers may die without a single task ending, or being to blame."""
@@ -87,6 +90,8 @@ class Rescue:
         if sweep.pool.can_be_remade:
             self._kill_workers()
             sweep.pool.give_up()
+        if ticket == UNSENT:
+            sweep.count(sweep.scheduler.lost_one(ticket, self._committed(), ()).ended)
         dead = [worker for worker in sweep.workers() if not worker.alive]
         begun, late = self._what_ran(dead)
         lost = sweep.scheduler.lost_all(self._committed(), begun, late, time.monotonic())

@@ -20,7 +20,7 @@ from ..worker import interrupt_running, join, leave
 from .deadline import Deadline
 from .items import Items
 from .plan import Plan
-from .rescue import Rescue
+from .rescue import UNSENT, Rescue
 from .sharing import Sharing
 from .shortage import Shortage
 from .summary import Summary, failure_of
@@ -128,8 +128,8 @@ class Sweep:
             try:
                 ticket = self.pool.submit(Chunk.dumps(self.payload, chunk))
             except BrokenExecutorError as error:
-                self.scheduler.refused(chunk)
-                self.rescue.remake(error)
+                self.scheduler.submitted(UNSENT, chunk)
+                self.rescue.remake(error, UNSENT)
                 return
             self.scheduler.submitted(ticket, chunk)
 
