@@ -13,7 +13,7 @@ import os
 import platform
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -231,7 +231,7 @@ def process_start(pid: int) -> int | None:
     return 0
 
 
-def descendants(pid: int, thread: int | None = None) -> list[int]:
+def descendants(pid: int, thread: int | None = None, but: Container[int] = ()) -> list[int]:
     """Return the processes that a process of this host, or one thread of it, has started, and what they have.
 
     Children come behind their parents. Only Linux tells; elsewhere there are none.
@@ -239,13 +239,14 @@ def descendants(pid: int, thread: int | None = None) -> list[int]:
     Args:
         pid: of the process.
         thread: the system's number of a thread (``Thread.native_id``).
+        but: children that are left out, with what they have started.
     """
     found: list[int] = []
     with contextlib.suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task") if thread is None else [thread]:
             with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{task}/children") as children:
                 found += [int(child) for child in children.read().split()]
-    living = [child for child in found if process_start(child) is not None]
+    living = [child for child in found if child not in but and process_start(child) is not None]
     return living + [grandchild for child in living for grandchild in descendants(child)]
 
 

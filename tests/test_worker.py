@@ -217,6 +217,55 @@ def test_an_interrupt_reaches_the_calling_thread_last():
         interrupt_running()
 
 
+SERVANTS = """
+    import os, subprocess, threading
+    from multiprocessing import forkserver, get_context, resource_tracker
+    from loky.backend import resource_tracker as lokys
+    from futurefarm.status import process_start
+    from futurefarm.worker import TaskInterrupted, interrupt_running
+    from futurefarm.worker.interrupt import interruptible
+
+    def task():
+        global child
+        try:
+            with interruptible():
+                process = get_context("forkserver").Process(target=int)
+                process.start()
+                process.join()
+                lokys.ensure_running()
+                child = subprocess.Popen(["sleep", "300"])
+                begun.set()
+                child.wait()
+        except TaskInterrupted:
+            child.wait()
+
+    def end(servant, pid, pipe):  # lets it leave as at the end of a program
+        os.close(getattr(servant, pipe))
+        return os.waitpid(getattr(servant, pid), 0)[1]
+
+    if __name__ == "__main__":
+        begun = threading.Event()
+        thread = threading.Thread(target=task)
+        thread.start()
+        begun.wait()
+        interrupt_running()
+        thread.join()
+        print(process_start(child.pid))
+        print(
+            end(forkserver._forkserver, "_forkserver_pid", "_forkserver_alive_fd"),
+            end(resource_tracker._resource_tracker, "_pid", "_fd"),
+            end(lokys._resource_tracker, "_pid", "_fd"),
+            flush=True,
+        )
+        os._exit(0)
+"""
+
+
+def test_an_interrupt_spares_what_other_tasks_need_to_start_processes(tmp_path):
+    with Program(tmp_path, SERVANTS) as program:
+        assert "None\n0 0 0\n" == program.rest()
+
+
 POINTS = """
     from dataclasses import dataclass
     import numpy as np

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -87,8 +88,27 @@ def _watch(pid: int, started: int) -> None:
 
 
 def end_descendants(thread: int | None = None) -> None:
-    """End what tasks in this process, or in one thread of it, have started (see `status.descendants`)."""
-    _kill(descendants(os.getpid(), thread))
+    """End what tasks in this process, or in one thread of it, have started (see `status.descendants`).
+
+    When only a thread ends, the process goes on and needs its servants.
+    """
+    _kill(descendants(os.getpid(), thread, but=() if thread is None else _servants()))
+
+
+_SERVANTS = (
+    ("multiprocessing.resource_tracker", "_resource_tracker", "_pid"),
+    ("multiprocessing.forkserver", "_forkserver", "_forkserver_pid"),
+    ("loky.backend.resource_tracker", "_resource_tracker", "_pid"),
+)
+
+
+def _servants() -> set[int]:
+    """Return the processes that serve all of this one, although the task that needed them first made them.
+
+    They have no public name. Modules that are not loaded have made none.
+    """
+    keepers = [(getattr(sys.modules.get(module), name, None), pid) for module, name, pid in _SERVANTS]
+    return {getattr(keeper, pid, None) or 0 for keeper, pid in keepers}
 
 
 def kill(pid: int) -> None:
