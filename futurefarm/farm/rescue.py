@@ -114,6 +114,11 @@ class Rescue:
             f"goes on from there."
         )
         broken.__cause__ = error
+        if not dead:  # none left a page
+            broken.add_note(
+                "No worker came as far as a task; what they wrote to standard error says why. Workers import "
+                "the script that starts them: put what it does under: if __name__ == '__main__':"
+            )
         for printed in filter(None, (output_of(self._sweep.pages, worker.number) for worker in dead)):
             broken.add_note(f"The worker printed:\n{printed}")
         return broken
