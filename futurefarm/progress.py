@@ -119,39 +119,46 @@ class Progress:
         if self._ticker is not None:
             self._ticker.join()
         with self._lock:
-            for bar in self._bars.values():
-                self._draw(bar.close)
             if self._bar is not None:
-                self._draw(self._bar.close)
+                self._draw(self._close)
 
     def _begin(self, options: dict[str, Any]) -> None:
         self._bar = self._tqdm(**options)
+
+    def _close(self) -> None:
+        for bar in (*self._bars.values(), self._bar):
+            bar.close()
 
     def skip(self, number: int) -> None:
         """Count tasks that were done before this sweep: they are part of it, but not of its speed."""
         with self._lock:
             self.skipped += number
             if self._bar is not None:
-                for count in ("initial", "n", "last_print_n"):
-                    setattr(self._bar, count, getattr(self._bar, count, 0) + number)
+                self._draw(lambda: self._skip(number))
+
+    def _skip(self, number: int) -> None:
+        for count in ("initial", "n", "last_print_n"):
+            setattr(self._bar, count, getattr(self._bar, count, 0) + number)
 
     def count(self, done: int, failed: int) -> None:
         """Count tasks that have ended and are on disk."""
         with self._lock:
             self.done += done
             self.failed += failed
-            if self._bar is None:
-                return
-            if failed:
-                self._draw(lambda: self._bar.set_postfix(failed=self.failed, refresh=False))
-            self._draw(lambda: self._bar.update(done + failed))
+            if self._bar is not None:
+                self._draw(lambda: self._count(done, failed))
+
+    def _count(self, done: int, failed: int) -> None:
+        if failed:
+            self._bar.set_postfix(failed=self.failed, refresh=False)
+        self._bar.update(done + failed)
 
     def say(self, text: str) -> None:
         """Write a line of text, above the bars."""
         with self._lock:
             if self._bar is not None:
                 self._draw(lambda: self._tqdm.write(text, file=self._stream))
-            elif self._lines:
+            if self._lines:  # also when the bar has failed right now
                 self._write(text)
 
     def say_that_the_disk_is_full(self, results: int) -> None:
@@ -218,12 +225,14 @@ class Progress:
             self._lines = False
 
     def _draw(self, draw: Callable[[], Any]) -> None:
-        """Draw, or give up drawing: a terminal that is gone must not end the sweep."""
+        """Draw, or write lines from now on: no broken bar, no terminal that is gone, ends a sweep."""
         try:
             draw()
-        except (OSError, ValueError):
+        except Exception as error:  # a class of the user's may raise anything
             self._bar = None
             self._bars = {}
+            self._lines = True
+            self._write(f"the progress bar failed, and is given up ({type(error).__name__}: {error})")
 
 
 def _duration(seconds: float) -> str:

@@ -138,6 +138,40 @@ def test_a_terminal_that_is_gone_does_not_end_the_sweep(dataman):
     assert 10 == summary.done
 
 
+@pytest.mark.parametrize("part", ["__init__", "update", "set_postfix", "write", "refresh", "close"])
+def test_a_bar_that_fails_is_given_up_with_one_line_and_the_rest_is_told_in_lines(part):
+    def fail(*_, **__):
+        raise AttributeError("no such part")
+
+    class Broken:
+        initial = n = last_print_n = 0
+        __init__ = update = set_postfix = write = refresh = close = lambda *_, **__: None
+
+    setattr(Broken, part, fail)
+    stream = io.StringIO()
+    with progress(Broken, stream, workers=[worker(0, fraction=None)]) as shown:
+        shown.skip(1)
+        shown.count(1, 1)
+        if part == "refresh":
+            shown._draw(lambda: shown._draw_workers([]))
+        shown.say("stopped")
+        shown.count(1, 1)
+
+    told = ["the progress bar failed, and is given up (AttributeError: no such part)"]
+    assert told + ["stopped"] * (part != "close") == stream.getvalue().splitlines()
+
+
+def test_a_sweep_outlives_its_bar(dataman, capsys):
+    class Broken(Recorder):
+        def update(self, number=1):
+            raise AttributeError("no such part")
+
+    summary = run_tasks(dataman, keep, range(10), "serial", progress=Broken)
+
+    assert 10 == summary.done
+    assert "the progress bar failed" in capsys.readouterr().err
+
+
 def test_options_go_to_tqdm(dataman):
     stream = io.StringIO()
     run_tasks(dataman, keep, range(3), "serial", progress={"file": stream, "desc": "my sweep", "unit": "run"})
