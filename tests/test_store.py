@@ -522,6 +522,21 @@ def test_a_file_whose_log_was_folded_while_it_was_copied_is_refused(dataman, els
             len(elsewhere)
 
 
+def test_a_file_copied_after_its_log_had_grown_and_was_folded_in_is_no_damaged_one(dataman, elsewhere):
+    """SQLite takes it for malformed: its first page knows of more pages than the log, copied before."""
+    with dataman.session("s") as session:
+        session["a"] = 1
+        cp(session.path, elsewhere, "-wal")
+        many(session, 0)
+        session.store._announce_fold()
+        session.store.connection.execute("PRAGMA wal_checkpoint")
+        cp(session.path, elsewhere)
+
+        for use in (lambda: len(elsewhere), lambda: elsewhere.session("s"), elsewhere.check_readable):
+            with pytest.raises(IncompleteCopyError):
+                use()
+
+
 def test_a_file_whose_writer_died_while_it_folded_the_log_is_complete_with_that_log(dataman, elsewhere):
     """Some of its pages are of the log; a reader, which does not see all of it, keeps the others from it."""
     with dataman.session("s") as session, closing(sqlite3.connect(session.path)) as reader:

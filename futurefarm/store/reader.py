@@ -349,7 +349,7 @@ def open_reader(path: Path, *, home: Home | None = None) -> Iterator[Reader | No
             # the mode with a log, and to look at it must not make one.
             uri += "&immutable=1"
         connection = stack.enter_context(closing(_connect(uri)))
-        harden(path, connection)
+        _harden(path, connection, header, home)
         reader = Reader(path, connection, header)
         try:
             if not at_home(path, home):
@@ -369,6 +369,20 @@ def _has_journal(path: Path) -> bool:
 
 def _connect(uri: str) -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY, check_same_thread=False)
+
+
+def _harden(path: Path, connection: sqlite3.Connection, header: Header, home: Home | None) -> None:
+    try:
+        harden(path, connection)
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        # SQLite trips over a first page that is later than the log, before the two can be compared.
+        if not at_home(path, home):
+            if header.writing:
+                raise incomplete(path) from error
+            check_sealed(path, header.generation)
+        raise
 
 
 def _check_copy(reader: Reader, header: Header) -> None:

@@ -365,11 +365,11 @@ def go_on_writing() -> int:
 class Bench:
     """Takes copies of one source, and keeps the score."""
 
-    def __init__(self, battery: Battery, score: Counter[str], stranger: Stranger) -> None:
+    def __init__(self, folder: Path, chance: random.Random, score: Counter[str], stranger: Stranger) -> None:
         self._score = score
         self._stranger = stranger
-        self._chance = battery.random("bench")
-        self._folder = battery.folder
+        self._chance = chance
+        self._folder = folder
         self._held = 0
 
     def copy(self, source: Source, copier: str, by_hand: Path, with_care: Path) -> None:
@@ -428,27 +428,30 @@ WAYS = {
 }
 
 
-def put_back(battery: Battery, score: Counter[str], stranger: Stranger) -> None:
-    for turn, (way, command) in itertools.product(range(battery.choose(1, 10)), WAYS.items()):
-        folder = battery.folder / f"{way} {turn}.data"
-        folder.mkdir()
-        number = 1 + 30 * turn
-        noticed = stranger.does(put_back_over_a_session, folder, command, number)
-        score["put_back_and_noticed" if noticed else "overwritten_unnoticed"] += 1
-        numbers, refused = held(folder)
-        if refused or set(numbers) != set(range(number)):
-            say(f"PUT BACK: {len(numbers)} of {number} items, refused {refused}")
-            score["wrong"] += 1
-        sweep = folder / "sweep.data"
-        sweep.mkdir()
-        done = stranger.does(put_back_over_a_sweep, sweep, command)
-        numbers, refused = held(sweep)
-        missing = len(SWEEP) - len(set(SWEEP) & set(numbers))
-        score["put_back_and_noticed" if missing else "overwritten_unnoticed"] += 1
-        if done != len(SWEEP) or refused or missing > AT:
-            say(f"PUT BACK under a sweep: {missing} results are missing, refused {refused}")
-            score["wrong"] += 1
-        shutil.rmtree(folder)
+def put_back(battery: Battery) -> Counter[str]:
+    score: Counter[str] = Counter()
+    with Stranger() as stranger:
+        for turn, (way, command) in itertools.product(range(battery.choose(1, 10)), WAYS.items()):
+            folder = battery.folder / f"{way} {turn}.data"
+            folder.mkdir()
+            number = 1 + 30 * turn
+            noticed = stranger.does(put_back_over_a_session, folder, command, number)
+            score["put_back_and_noticed" if noticed else "overwritten_unnoticed"] += 1
+            numbers, refused = held(folder)
+            if refused or set(numbers) != set(range(number)):
+                say(f"PUT BACK: {len(numbers)} of {number} items, refused {refused}")
+                score["wrong"] += 1
+            sweep = folder / "sweep.data"
+            sweep.mkdir()
+            done = stranger.does(put_back_over_a_sweep, sweep, command)
+            numbers, refused = held(sweep)
+            missing = len(SWEEP) - len(set(SWEEP) & set(numbers))
+            score["put_back_and_noticed" if missing else "overwritten_unnoticed"] += 1
+            if done != len(SWEEP) or refused or missing > AT:
+                say(f"PUT BACK under a sweep: {missing} results are missing, refused {refused}")
+                score["wrong"] += 1
+            shutil.rmtree(folder)
+    return score
 
 
 def put_back_over_a_session(folder: Path, command: str, number: int) -> bool:
@@ -560,13 +563,11 @@ def program(battery: Battery) -> Figures:
         return peer(battery)
     score = Counter(dict.fromkeys(("doubled", "lost", "overwritten_unnoticed", "silently_short", "wrong"), 0))
     copies = battery.choose(40, 200) // len(WRITERS)
-    turns = itertools.cycle(COPIERS)
-    for kind in WRITERS:
-        left = copies
-        while left:  # a directory that has grown is left for a new one
-            left -= copy_one_source(battery, kind, left, turns, score)
-    with Stranger() as stranger:
-        put_back(battery, score, stranger)
+    # Copiers and writers mostly wait for each other, so that all are at work at a time.
+    with ProcessPoolExecutor(len(WRITERS) + 1, mp_context=multiprocessing.get_context("spawn")) as programs:
+        parts = [programs.submit(copy_sources, battery, kind, copies) for kind in WRITERS]
+        for part in [*parts, programs.submit(put_back, battery)]:
+            score.update(part.result())
     unaccounted = score["copies"] - score["copies_complete"] - score["copies_refused"]
     return Figures(
         dict(score) | {"unaccounted": unaccounted},
@@ -577,17 +578,29 @@ def program(battery: Battery) -> Figures:
     )
 
 
-def copy_one_source(
-    battery: Battery, kind: str, copies: int, turns: Iterator[str], score: Counter[str]
-) -> int:
-    """Copy a directory while a child fills it, and when it is full; return how many copies were taken."""
-    begun, taken = time.monotonic(), 0
+def copy_sources(battery: Battery, kind: str, copies: int) -> Counter[str]:
+    """Copy directories that one kind of writer fills: one that has grown is left for a new one."""
     folder = battery.folder / kind
-    with Source(kind, folder) as source, Stranger() as stranger:
+    folder.mkdir()
+    score: Counter[str] = Counter()
+    chance = battery.random(kind)
+    turns = itertools.islice(itertools.cycle(COPIERS), list(WRITERS).index(kind), None)
+    with Stranger() as stranger:
+        while score["copies"] < copies:
+            bench = Bench(folder, chance, score, stranger)
+            copy_one_source(bench, kind, folder / "grows", copies - score["copies"], turns, score)
+    return score
+
+
+def copy_one_source(
+    bench: Bench, kind: str, folder: Path, copies: int, turns: Iterator[str], score: Counter[str]
+) -> None:
+    """Copy a directory so many times while a child fills it, or until it is full, and once more then."""
+    begun, taken = time.monotonic(), 0
+    with Source(kind, folder) as source:
         by_hand, with_care = targets = folder / "hand.data", folder / "care.data"
         for target in targets:
             target.mkdir()
-        bench = Bench(battery, score, stranger)
         while taken < copies and not source.ended:
             bench.copy(source, next(turns), by_hand, with_care)
             taken += 1
@@ -601,7 +614,6 @@ def copy_one_source(
                 score["lost"] += 1
     shutil.rmtree(folder)
     say(f"{kind}: {taken} copies of up to {total} items in {time.monotonic() - begun:.1f} s")
-    return taken
 
 
 if __name__ == "__main__":
