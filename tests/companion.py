@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 DEADLINE = 60.0
@@ -47,6 +49,13 @@ class Companion:
         out, err = self.process.communicate(timeout=DEADLINE)
         assert (status, "") == (self.process.returncode, err), err
         return out.rstrip("\n")
+
+
+@contextmanager
+def companions(source: str, *arguments: tuple[object, ...]) -> Iterator[list[Companion]]:
+    """Start one program for each tuple of arguments; if one fails its test, the others end, too."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(Companion(source, *each)) for each in arguments]
 
 
 def run(source: str, *arguments: object, status: int = 0, **options: Any) -> str:

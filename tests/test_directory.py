@@ -13,7 +13,7 @@ from futurefarm import DataManager, FutureFarmError, run_tasks
 from futurefarm.directory import Directory, check_session_name, computer_name, new_session_name, stop_mark
 from futurefarm.errors import DirectoryError, SessionError, SessionNameError, UsageError
 
-from .companion import Companion
+from .companion import companions
 
 AS_NOBODY = pytest.mark.skipif(
     os.name != "posix" or os.getuid() != 0, reason="only root can run a child as another user"
@@ -112,13 +112,13 @@ def test_eight_programs_make_it_at_once(tmp_path):
         with dataman.session() as session:
             session["me"] = dataman.directory.id, dataman.computer_session_filename
     """
-    programs = [Companion(program, tmp_path) for _ in range(8)]
-    for each in programs:
-        each.hear()
-    for each in programs:
-        each.say()
-    for each in programs:
-        assert "" == each.rest()
+    with companions(program, *[(tmp_path,)] * 8) as programs:
+        for each in programs:
+            each.hear()
+        for each in programs:
+            each.say()
+        for each in programs:
+            assert "" == each.rest()
     dataman = DataManager("deep/in/folders", tmp_path)
 
     assert 8 == dataman.itemcount()

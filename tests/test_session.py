@@ -26,7 +26,7 @@ from futurefarm.session import session as room
 from futurefarm.store import Header
 from futurefarm.task import Outcome, Task
 
-from .companion import Companion, run
+from .companion import Companion, companions, run
 
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -371,13 +371,13 @@ COUNTER = """
 
 
 def count_together(folder: Path, programs: int, times: int) -> tuple[int, list[str]]:
-    companions = [Companion(COUNTER, folder / "x", times) for _ in range(programs)]
-    for companion in companions:
-        companion.hear()
-    for companion in companions:
-        companion.say()
-    for companion in companions:
-        companion.rest()
+    with companions(COUNTER, *[(folder / "x", times)] * programs) as counters:
+        for counter in counters:
+            counter.hear()
+        for counter in counters:
+            counter.say()
+        for counter in counters:
+            counter.rest()
     dataman = DataManager(folder / "x")
     return dataman["n"], [name for name in os.listdir(dataman.basepath) if name != ".farm"]
 
@@ -414,13 +414,13 @@ def test_operations_that_look_and_write_are_one_step(dataman):
     """
     with dataman.session("s") as session:
         session.update({f"take {i}": i for i in range(40)})
-    companions = [Companion(program, dataman.basepath, i) for i in range(4)]
-    for companion in companions:
-        companion.hear()
-    for companion in companions:
-        companion.say()
+    with companions(program, *((dataman.basepath, i) for i in range(4))) as takers:
+        for taker in takers:
+            taker.hear()
+        for taker in takers:
+            taker.say()
 
-    assert 80 == sum(int(companion.rest()) for companion in companions)
+        assert 80 == sum(int(taker.rest()) for taker in takers)
 
 
 def test_a_locking_session_travels_to_other_processes(dataman):
@@ -601,15 +601,15 @@ def test_sessions_are_opened_by_separately_started_programs_at_once(tmp_path):
             print("open", flush=True)
             input()
     """
-    companions = [Companion(program, tmp_path) for _ in range(4)]
-    for companion in companions:
-        companion.hear()
-    dataman = DataManager("x", tmp_path)
+    with companions(program, *[(tmp_path,)] * 4) as writers:
+        for writer in writers:
+            writer.hear()
+        dataman = DataManager("x", tmp_path)
 
-    assert 4 == len(dataman) == len(dataman.session_filenames())
-    for companion in companions:
-        companion.say()
-        companion.rest()
+        assert 4 == len(dataman) == len(dataman.session_filenames())
+        for writer in writers:
+            writer.say()
+            writer.rest()
     assert 4 == len(set(dataman)) == len(dataman.session_filenames())
 
 
