@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import cloudpickle
 import psutil
 import pytest
 
@@ -31,6 +32,21 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
         pytest.skip("only root may mount a small disk")
     yield disk
     disk.unmount()
+
+
+@pytest.fixture
+def by_value(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Functions of the test's module travel by value: where the wheel is tested, workers cannot import it."""
+    cloudpickle.register_pickle_by_value(request.module)
+    yield
+    cloudpickle.unregister_pickle_by_value(request.module)
+
+
+@pytest.fixture(autouse=True)
+def _by_value_to_processes(request: pytest.FixtureRequest) -> None:
+    callspec = getattr(request.node, "callspec", None)
+    if callspec is not None and {"loky", "process"} & {str(value) for value in callspec.params.values()}:
+        request.getfixturevalue("by_value")
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import struct
 import warnings
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -285,12 +286,11 @@ def test_a_file_that_ends_within_its_last_mark_is_refused(left, dataman, path):
 
 
 def with_schema(path: Path, *statements: str) -> None:
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA writable_schema = ON")
-    for statement in statements:
-        connection.execute(statement)
-    connection.commit()
-    connection.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
 
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"

@@ -230,6 +230,7 @@ ODD = [
 ]
 
 
+@pytest.mark.usefixtures("by_value")
 def test_odd_items_are_skipped_when_they_were_done(dataman):
     """Not a number, unhashable, duplicated, empty: each has an identity that outlasts the process."""
     first = run_tasks(dataman, kinds, ODD, "loky", workers=1, progress=False)

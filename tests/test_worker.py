@@ -602,6 +602,7 @@ def misuse_on_loading():
     raise SystemExit("when it is loaded")
 
 
+@pytest.mark.usefixtures("by_value")
 def test_a_result_that_cannot_be_loaded_is_stored_and_harms_no_other_one(dataman):
     """Nobody loads a result but who asks for it."""
     run_tasks(dataman, returns, [1, LoadedBadly, 2], "loky", workers=1, progress=False)
