@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import MutableMapping
 from contextlib import closing
@@ -198,6 +199,26 @@ def test_a_log_that_grew_long_is_folded_into_the_file(dataman, monkeypatch):
 
     assert max(logs) < 150_000
     assert 200 == len(dataman) == len([*dataman.items()])
+
+
+def test_somebody_who_reads_for_long_hardly_delays_the_writer_whose_log_grew_long(dataman, monkeypatch):
+    monkeypatch.setattr(session, "LOG_LIMIT", 100_000)
+    with dataman.session("s") as writer:
+        writer["first"] = bytes(1000)
+        with closing(sqlite3.connect(writer.path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM Dict").fetchone()
+            begun = time.perf_counter()
+            for i in range(30):
+                writer[str(i)] = bytes(1000)
+            taken = time.perf_counter() - begun
+            assert writer.log_size > 100_000
+        for i in range(30, 100):
+            writer[str(i)] = bytes(1000)
+        assert writer.log_size < 250_000
+
+    assert taken < 5
+    assert 101 == len(dataman) == len([*dataman.items()])
 
 
 def test_closing_twice_is_harmless(store):

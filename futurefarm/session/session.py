@@ -61,6 +61,7 @@ class Session(shelve.Shelf):  # type: ignore[type-arg]
         self._lock = Lock(directory, name)
         self._busy = Turn(directory, name, lock_timeout)
         self._keys = KeyMaker()
+        self._left_by_fold = 0
         self.trust = trust
         self._lock.acquire(lock_timeout)
         try:
@@ -128,8 +129,10 @@ class Session(shelve.Shelf):  # type: ignore[type-arg]
         return data
 
     def _fold_long_log(self) -> None:
-        if self.store.log_size > LOG_LIMIT:
+        if self.store.log_size > LOG_LIMIT + self._left_by_fold:
             self.store.fold()
+            # A log that somebody reads stays. It is tried again when it grew by as much, not at each value.
+            self._left_by_fold = self.store.log_size
 
     def commit(self, sweep: str, record: str, outcomes: Sequence[Outcome]) -> int:
         """Store results and ledger rows in one transaction: all are on disk when this returns, or none.

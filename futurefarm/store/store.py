@@ -42,6 +42,12 @@ from .watch import Watch
 
 __all__ = ["Store"]
 
+BUSY = 10_000
+"""Milliseconds that a write waits for another process that writes the same file."""
+
+FOLD_WAIT = 500
+"""Milliseconds that folding the log waits for those who read or write, as it can be done later."""
+
 _ADD = "INSERT INTO Dict (key, value, crc) VALUES (?, ?, ?)"
 _PUT = (
     "INSERT INTO Dict (key, value, crc) VALUES (?, ?, ?)"
@@ -92,7 +98,7 @@ class Store(MutableMapping[bytes, bytes]):
             self._grip = Grip(path)
             try:
                 self._connection = sqlite3.connect(
-                    path, isolation_level=None, timeout=10.0, check_same_thread=False
+                    path, isolation_level=None, timeout=BUSY / 1000, check_same_thread=False
                 )
                 harden(path, self._connection)
                 self._begin_log(header, self._connection)
@@ -338,7 +344,11 @@ class Store(MutableMapping[bytes, bytes]):
         return int(self.connection.execute("PRAGMA user_version").fetchone()[0] >> 9)
 
     def _checkpoint(self) -> tuple[int, int, int]:
-        busy, log, folded = self._execute("PRAGMA wal_checkpoint(TRUNCATE)", ()).fetchone()
+        self._execute(f"PRAGMA busy_timeout = {FOLD_WAIT}", ())
+        try:
+            busy, log, folded = self._execute("PRAGMA wal_checkpoint(TRUNCATE)", ()).fetchone()
+        finally:
+            self._execute(f"PRAGMA busy_timeout = {BUSY}", ())
         return busy, log, folded
 
     def _renew(self) -> None:
@@ -415,7 +425,7 @@ class Store(MutableMapping[bytes, bytes]):
         if connection.in_transaction:  # closed in the middle of one, which is then undone
             connection.execute("ROLLBACK")
         try:
-            connection.execute("PRAGMA busy_timeout = 500")
+            connection.execute(f"PRAGMA busy_timeout = {FOLD_WAIT}")
             self._announce_fold()
             # FULL leaves the log as it is, so that a copy which began before still gets all of it.
             if self._wal and connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()[0]:
