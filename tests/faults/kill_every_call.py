@@ -25,7 +25,7 @@ def run(battery: Battery) -> Figures:
     # A call that changes nothing leaves the disk as the next one finds it.
     changing = [call for call in calls if call.name in CHANGING and (call.name != "openat" or call.creates)]
     say(f"{len(calls)} calls, {len(changing)} of them change something")
-    points = sample(battery, changing, battery.choose(50, 400))
+    points = sample(battery, changing, battery.choose(42, 320))
     jobs = [(template, battery.folder / f"run-{n:05}", call) for n, call in enumerate(points, 1)]
     figures = {"calls": len(calls), "points": 0, "lost": 0, "wrong": 0, "doubled": 0, "cannot_go_on": 0}
     with multiprocessing.get_context("fork").Pool(2) as pool:
