@@ -585,8 +585,9 @@ def copy_sources(battery: Battery, kind: str, copies: int) -> Counter[str]:
     score: Counter[str] = Counter()
     chance = battery.random(kind)
     turns = itertools.islice(itertools.cycle(COPIERS), list(WRITERS).index(kind), None)
-    with Stranger() as stranger:
-        while score["copies"] < copies:
+    while score["copies"] < copies:
+        # Each has a stranger of its own: one that was overwritten keeps hold of files that are removed here.
+        with Stranger() as stranger:
             bench = Bench(folder, chance, score, stranger)
             copy_one_source(bench, kind, folder / "grows", copies - score["copies"], turns, score)
     return score
