@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,11 @@ import pytest
 from futurefarm import DataManager
 
 from .disk import SmallDisk
+
+# Whoever started pytest may ignore signals (`nohup`, a job in the background), and programs inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Servants of loky and multiprocessing that serve the whole program by design.
 _SERVANTS = ("resource_tracker", "forkserver")

@@ -118,6 +118,14 @@ def main(run: Callable[[Battery], Figures], peers: Sequence[str] = ()) -> None:
     sys.exit(0 if line["passed"] else 1)
 
 
+def hear_signals() -> None:
+    """Ignore no signal, even if we were started so (`nohup`, a background job): children inherit it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def say(*words: object) -> None:
     """Tell whoever watches; stdout is for the one line."""
     print(*words, file=sys.stderr, flush=True)
