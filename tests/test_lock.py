@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import pickle
 import re
@@ -186,3 +188,16 @@ def test_a_block_that_ctrl_c_cut_off_does_not_take_what_follows_for_its_own(data
     assert {"whole": 2} == dict(dataman.items())
     dataman.session("s", lock_timeout=0).close()
     session.close()
+
+
+def test_a_lock_that_cannot_be_given_back_is_named(dataman, monkeypatch):
+    def flock(descriptor, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    session = dataman.session("s")
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", flock)
+        with pytest.raises(SessionError, match=r"lock of the session s .* cannot be given back"):
+            session.close()
+    session.close()
+    dataman.session("s").close()

@@ -124,7 +124,15 @@ class Lock:
     def release(self, level: int = 0) -> None:
         """Let go of the lock, but for the first ``level`` times that it was taken."""
         while self.is_ours and self.level > level:
-            self._lock.release()
+            try:
+                self._lock.release()
+            except OSError as error:
+                raise SessionError(
+                    f"the lock of the session {self._name} in {self._directory.path} cannot be given back "
+                    f"({error.strerror or error}), so others wait until this program ends. What was written "
+                    f"is kept. Choose a datapath on a file system with working locks.",
+                    path=str(self._directory.path / self._name),
+                ) from error
 
 
 class Turn:
