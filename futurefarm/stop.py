@@ -97,6 +97,7 @@ class Listener:
         self._presses = 0
         self._handlers: dict[int, Any] = {}
         self._waiting = False
+        self._ending = False
         self.owed: int | None = None
         """The signal that is sent again when the sweep is over."""
 
@@ -170,10 +171,16 @@ class Listener:
         if self._waiting:
             self._waiting = False
             raise KeyboardInterrupt
+        if self._ending:  # the second one is being obeyed at this moment, and is not to be cut short
+            return
         if self._presses > 2:
             raise KeyboardInterrupt
         if self.flag.now:
-            self._end_now()
+            self._ending = True
+            try:
+                self._end_now()
+            finally:
+                self._ending = False
 
     def _note(self, number: int) -> None:
         if number == signal.SIGINT:

@@ -195,3 +195,20 @@ def test_a_flag_that_is_set_lets_nothing_begin(dataman):
 
     assert (0, 2, "no") == (summary.done, summary.left, summary.stopped)
     assert "resume=True" in str(summary)
+
+
+def test_a_third_interrupt_does_not_cut_the_second_one_short(dataman):
+    """It comes while the processes of tasks are being ended."""
+    done = []
+
+    def end_now():
+        signal.raise_signal(signal.SIGINT)
+        done.append("ended")
+
+    with Listener(StopFlag(), dataman.directory, "sweep", None, end_now=end_now) as listener:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert ["ended"] == done
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    listener.forget()

@@ -23,12 +23,15 @@ LOOK = 0.25
 def prepare_process(parent: tuple[str, int, int]) -> None:
     """Make a worker process deaf to Ctrl-C, about which its parent decides, and tie it to that parent.
 
-    The terminal sends Ctrl-C to the workers, too. Ignoring it is not enough: simulators install handlers of
+    The terminal sends Ctrl-C to the workers, too, and SIGHUP when it is closed: by that they would die before
+    what their tasks have started can be ended. Ignoring it is not enough: simulators install handlers of
     their own when they are imported. Brian 2's ends the running simulation and returns what there is, which
     would be stored as a result. Hence it stays blocked, too, as in `signals_held`.
     """
     with suppress(ValueError):  # not the main thread: then Python delivers no signal here anyway
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
@@ -44,7 +47,8 @@ def signals_held() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    # A fork server keeps them blocked for good, which is right: it ends with the program.
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         yield
     finally:

@@ -33,6 +33,8 @@ BOUND = 1.0
 
 def run(battery: Battery) -> Figures:
     cases = list(itertools.product([battery.peer] if battery.peer else EXECUTORS, TASKS, SIGNALS))
+    # A task of `serial` that ignores SIGINT has made the program itself ignore it: nobody hears Ctrl-C.
+    cases = [case for case in cases if case[:2] != ("serial", "deaf") or "INT" not in case[2]]
     if battery.short:
         cases = battery.random().sample(cases, 12)
     seen: dict[str, Any] = {"cases": 0, "slowest_exit_s": 0.0, "slowest_descendant_s": 0.0, "acked_lost": 0}
@@ -117,8 +119,10 @@ class Case:
             return
         heard = list(events(self._folder / "log"))
         acked = sum(int(words[1]) for words in heard if words[0] == "acked")
-        stored = list(DataManager("sweep", self._folder).values())
-        self.figures["acked_lost"] = max(0, acked - len(stored)) + len(stored) - len(set(stored))
+        dataman = DataManager("sweep", self._folder)
+        stored = list(dataman.values())
+        ended = len(stored) + len(list(dataman.failures()))  # a task that Ctrl-C struck may count as failed
+        self.figures["acked_lost"] = max(0, acked - ended) + len(stored) - len(set(stored))
         if self._gentle:
             begun = {int(words[1]) for words in heard if words[0] == "stand"}
             self.figures["unfinished"] = len(begun - set(stored))
