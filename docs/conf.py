@@ -49,5 +49,8 @@ nitpick_ignore_regex = [
     # Type variables and aliases of signatures have no page of their own.
     (r"py:(class|obj)", r"(futurefarm(\.\w+)+\.)?_?[A-Z][A-Z]?"),
     # Between rooms: what a worker commits, and the names of files (users have `DataManager.basepath`).
-    (r"py:class", r"futurefarm\.(task\.Outcome|directory\.Directory)"),
+    (r"py:class", r"futurefarm\.(task\.Outcome|directory\.Directory|trust\.trust\.(Loader|Trust))"),
+    # Imported for the types alone, so Sphinx sees no more than the name.
+    (r"py:class", r"Checkup|Repair|Directory|Trust"),
+    (r"py:class", r"_pickle\.UnpicklingError"),
 ]
