@@ -371,3 +371,34 @@ def test_a_process_without_streams_has_some_while_tasks_run(tmp_path):
         program.rest()
 
     assert "kept\n" == (tmp_path / "found").read_text()
+
+
+PRINTS_MEANWHILE = """
+    import sys
+    from futurefarm.worker.streams import Streams
+
+    class Out:
+        def write(self, text):
+            streams.give_back()  # as a thread does after the last chunk
+            self.others = [bytes(size) for size in range(200)]  # which take the room of what was let go of
+            streams.take_over()
+            return original.write(text)
+
+        def flush(self):
+            original.flush()
+
+    original, sys.stdout = sys.stdout, Out()
+    streams = Streams()
+    streams.take_over()
+    for number in range(100):
+        print(number, "is", "said", flush=True)
+    streams.give_back()
+"""
+
+
+def test_streams_may_be_given_back_while_somebody_prints(tmp_path):
+    """Python's `print` does not hold on to the stream that it writes to."""
+    with Program(tmp_path, PRINTS_MEANWHILE) as program:
+        said = program.rest()
+
+    assert [f"{number} is said" for number in range(100)] == said.splitlines()

@@ -14,6 +14,9 @@ _lock = threading.RLock()
 _taken = 0
 _tails: dict[int, _Tail] = {}
 """The output of each thread that is in a task."""
+_streams: dict[str, _Stream] = {}
+"""What was last in the place of each stream. It is kept when that is given back: Python's `print` does not
+hold on to `sys.stdout` while it writes there, and a thread that prints then would crash the interpreter."""
 
 
 class Streams(Capture):
@@ -30,7 +33,9 @@ class Streams(Capture):
             _taken += 1
             for name in ("stdout", "stderr"):
                 if not isinstance(stream := getattr(sys, name), _Stream):
-                    setattr(sys, name, _Stream(stream))
+                    if name not in _streams or _streams[name].original is not stream:
+                        _streams[name] = _Stream(stream)
+                    setattr(sys, name, _streams[name])
             if not isinstance(sys.breakpointhook, _BreakpointHook):
                 sys.breakpointhook = _BreakpointHook(sys.breakpointhook)
 
