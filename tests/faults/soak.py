@@ -2,8 +2,9 @@
 
 A child farms tasks that a generator makes; some fail, some print, a few kill their worker. It is looked at
 from outside, whenever it has finished a part: memory of the parent and of its workers, descriptors, threads,
-processes, temporary files, semaphores in /dev/shm, files in the directory. What may grow, and by how much, is
-in `TARGETS`.
+processes, temporary files, semaphores in /dev/shm, files in the directory. It waits meanwhile: else the last
+look would find it leaving, with two threads more for each worker that it ends. What may grow, and by how
+much, is in `TARGETS`.
 """
 
 from __future__ import annotations
@@ -53,14 +54,17 @@ TARGETS = {
 
 
 def task(number: int, warm: int, crashes: bool) -> tuple[int, bytes]:
-    """Fail, print, kill the worker; the first results are large ones, which fill the caches of SQLite."""
+    """Fail, print, kill the worker; the first results are large ones, which fill the caches of SQLite.
+
+    Workers are killed early: those that take their place have caches of 16 MB to fill, too.
+    """
     if number % 1000 == 0:
         raise ValueError(number)
     if number % 100 == 0:
         print("task", number)
-    if crashes and number < warm and number % (warm // 4) == 500:
+    if crashes and number < warm // 2 and number % (warm // 8) == 500:
         os.kill(os.getpid(), signal.SIGKILL)
-    return number, bytes(10_000 if number < warm else 10)
+    return number, bytes(20_000 if number < warm else 10)
 
 
 class Bar(tqdm.tqdm):  # type: ignore[type-arg]
@@ -80,7 +84,10 @@ class Bar(tqdm.tqdm):  # type: ignore[type-arg]
 
 
 def tell(number: int) -> None:
-    print(number, flush=True)
+    """Tell how much is done, and wait until that was looked at."""
+    with open(os.environ["LOOKED"], "rb", buffering=0) as looked:
+        print(number, flush=True)
+        looked.read(1)
 
 
 def sweep(folder: str, engine: str, tasks: int) -> None:
@@ -156,11 +163,18 @@ def look_at(battery: Battery, what: str, engine: str, number: int) -> tuple[list
     temporary = battery.folder / f"{what}-{engine}.tmp"
     folder.mkdir()
     temporary.mkdir()
+    looked = battery.folder / f"{what}-{engine}.looked"
+    os.mkfifo(looked)
     looks = []
-    with Child(python(__file__, what, folder, engine, number), DEADLINE, TMPDIR=str(temporary)) as child:
+    command = python(__file__, what, folder, engine, number)
+    with (
+        open(looked, "r+b", buffering=0) as go_on,  # to read, too: so it opens, and can be written to, alone
+        Child(command, DEADLINE, TMPDIR=str(temporary), LOOKED=str(looked)) as child,
+    ):
         parent = psutil.Process(child.pid)
         while line := child.line():
             looks.append(Look.at(int(line), parent, folder, temporary))
+            go_on.write(b".")
         family = child.members()
         left = len(until_gone(family, 2.0)[1])
     farm = folder / ".farm"
