@@ -213,8 +213,14 @@ def flips(place: Place, chance: random.Random, number: int) -> Iterator[Damage]:
 
 
 def cuts(place: Place, chance: random.Random, number: int | None) -> Iterator[Damage]:
+    """Cut at so many places, or, if ``number`` is None, all over the file.
+
+    That is at each byte of the first page, which has the header and the schema, and of the last, and at every
+    16th between: what is left there differs only in where a page ends.
+    """
     size = len(place.files[""])
-    places = range(size) if number is None else sorted(chance.sample(range(size), number))
+    all_over = [at for at in range(size) if at < PAGE or at >= size - PAGE or at % 16 == 0]
+    places = all_over if number is None else sorted(chance.sample(range(size), number))
     yield from (Damage("cut", "", at) for at in places)
 
 
