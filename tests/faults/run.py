@@ -76,7 +76,8 @@ def run(name: str, short: bool, seed: int) -> dict[str, Any]:
     """Run one program in a folder of its own, and leave nothing of it behind."""
     deadline = SHORT if short else LONG
     begin = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="futurefarm-faults-", ignore_cleanup_errors=True) as folder:
+    # Not below TMPDIR, whose name may be long: that of the fork server's socket has at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="faults-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         process = subprocess.Popen(
             python(HERE / f"{name}.py", "--seed", seed, *(["--short"] if short else [])),
             cwd=folder,
