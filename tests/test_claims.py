@@ -190,6 +190,7 @@ def test_without_resume_nobody_waits_and_every_task_is_added(dataman, stage):
     assert 2 == dataman.itemcount()
 
 
+@pytest.mark.slow
 def test_what_a_stopped_sweep_had_claimed_is_done_by_the_other(dataman, stage, monkeypatch):
     flag = StopFlag()
     first = Run(dataman, 3, stop=flag)
@@ -238,6 +239,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", ["serial", pytest.param("loky", marks=pytest.mark.slow)])
 def test_the_tasks_of_a_killed_sweep_are_taken_over(tmp_path, executor):
     folders = tmp_path / "one", tmp_path / "other"

@@ -101,6 +101,7 @@ def test_a_file_in_place_of_a_parent_is_refused(tmp_path):
         DataManager("paper/fig3", tmp_path)
 
 
+@pytest.mark.slow
 def test_eight_programs_make_it_at_once(tmp_path):
     program = """
         import sys

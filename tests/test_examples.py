@@ -32,6 +32,7 @@ def folder(tmp_path: Path) -> Path:
     return empty
 
 
+@pytest.mark.slow
 def test_quickstart_leaves_its_results_and_a_picture(folder):
     output = run(folder, "-W", "error", "quickstart.py", "--points", "4", seconds=60)
     assert is_picture(folder / "quickstart.png")

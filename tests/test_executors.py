@@ -200,6 +200,7 @@ def test_the_environment_chooses_the_executor(monkeypatch):
     assert "thread" == resolve("loky").name
 
 
+@pytest.mark.slow
 def test_pytest_chooses_the_executor_of_the_tested_code(tmp_path):
     test = """
         import os

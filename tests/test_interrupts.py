@@ -117,6 +117,7 @@ def test_ctrl_c_twice_ends_running_tasks_and_keeps_the_finished_ones(tmp_path, e
     assert set(range(4)) <= set(DataManager("swept", tmp_path).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_a_signal_to_end_ends_the_program_within_a_second_and_keeps_what_is_finished(
@@ -195,6 +196,7 @@ FAMILY = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("executor", "number"),
     [
@@ -238,6 +240,7 @@ AT_EXIT = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_a_program_does_not_wait_for_a_sweep_in_a_daemon_thread(tmp_path, executor):
     gate = Gate(tmp_path / "gate")
@@ -410,7 +413,7 @@ LATE = """
 
 
 @pytest.mark.parametrize("executor", PROCESSES)
-@pytest.mark.parametrize("timeout", ["0.5", "3x median"])
+@pytest.mark.parametrize("timeout", ["0.5", pytest.param("3x median", marks=pytest.mark.slow)])
 def test_a_task_past_its_time_limit_is_ended_and_the_others_lose_nothing(tmp_path, executor, timeout):
     with Program(tmp_path, LATE, executor, timeout) as program:
         assert "39 1" == program.line()
@@ -456,6 +459,7 @@ WAITING = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", PROCESSES)
 def test_the_time_limit_holds_while_the_next_item_is_waited_for(tmp_path, executor):
     with Program(tmp_path, WAITING, executor) as program:
@@ -476,6 +480,7 @@ UNBORN = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", PROCESSES)
 def test_workers_that_die_on_import_end_the_sweep_soon(tmp_path, executor):
     (tmp_path / "deadly.py").write_text(
@@ -550,6 +555,7 @@ YOUNG = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", PROCESSES)
 def test_workers_that_have_had_no_task_yet_are_gone_with_their_parent_too(tmp_path, executor):
     with Program(tmp_path, YOUNG, executor, stdin=True) as program:

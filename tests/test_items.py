@@ -19,7 +19,7 @@ def raises_after(number, error):
     raise error
 
 
-@pytest.mark.parametrize("executor", ["loky", "thread", "serial"])
+@pytest.mark.parametrize("executor", [pytest.param("loky", marks=pytest.mark.slow), "thread", "serial"])
 @pytest.mark.parametrize("kind", [LookupError, KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError])
 def test_whatever_the_iterable_raises_comes_after_all_that_had_begun(dataman, kind, executor):
     error = kind("no more")

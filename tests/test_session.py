@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from futurefarm import DataManager
 from futurefarm.errors import SessionClosedError, SessionError, SessionLockedError, StorageFullError
-from futurefarm.session import KeyMaker, seal
+from futurefarm.session import KeyMaker, LockingSession, Session, seal
 from futurefarm.session import session as room
 from futurefarm.store import Header
 from futurefarm.task import Outcome, Task
@@ -382,6 +382,7 @@ def count_together(folder: Path, programs: int, times: int) -> tuple[int, list[s
     return dataman["n"], [name for name in os.listdir(dataman.basepath) if name != ".farm"]
 
 
+@pytest.mark.slow
 def test_two_programs_count_to_a_thousand_together(tmp_path):
     n, files = count_together(tmp_path, 2, 500)
 
@@ -396,6 +397,7 @@ def test_two_programs_count_to_twenty_thousand_together(tmp_path):
     assert (20_000, 1) == (n, len(files))
 
 
+@pytest.mark.slow
 def test_operations_that_look_and_write_are_one_step(dataman):
     """Each of eight programs takes what the others have not taken."""
     program = """
@@ -589,6 +591,7 @@ def test_forked_processes_make_different_keys():
     assert 4 == len(set(keys)) == len(keys)
 
 
+@pytest.mark.slow
 def test_sessions_are_opened_by_separately_started_programs_at_once(tmp_path):
     """New sessions have names of their own, so nobody waits for anybody."""
     program = """
@@ -613,6 +616,7 @@ def test_sessions_are_opened_by_separately_started_programs_at_once(tmp_path):
     assert 4 == len(set(dataman)) == len(dataman.session_filenames())
 
 
+@pytest.mark.slow
 def test_a_session_survives_being_opened_while_its_directory_is_read(dataman):
     """A reader in a loop never gets an error, whatever stage the writer is in."""
     program = """
@@ -747,3 +751,20 @@ def test_a_writer_killed_as_it_removes_a_file_leaves_what_it_stored(dataman, tmp
 
     stored = {"a": 1} if "stored" in done.stdout else {}
     assert stored == dict(dataman.items())
+
+
+@pytest.mark.parametrize("kind", ["session", "locking_session"])
+def test_an_interrupt_at_the_end_of_opening_leaves_no_lock(dataman, kind, monkeypatch):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "_settle", interrupted)
+        patch.setattr(LockingSession, "_settle", interrupted)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            getattr(dataman, kind)("s")
+    with dataman.session("s", lock_timeout=0) as session:
+        session["n"] = 1
+
+    assert caught.value is not None
+    assert {"n": 1} == dict(dataman.items())

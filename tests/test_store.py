@@ -185,6 +185,7 @@ def test_while_it_is_written_the_main_file_stands_still(dataman):
         assert session.log_size > 50_000
 
 
+@pytest.mark.slow
 def test_a_log_that_grew_long_is_folded_into_the_file(dataman, monkeypatch):
     monkeypatch.setattr(session, "LOG_LIMIT", 100_000)
     logs = []
@@ -201,6 +202,7 @@ def test_a_log_that_grew_long_is_folded_into_the_file(dataman, monkeypatch):
     assert 200 == len(dataman) == len([*dataman.items()])
 
 
+@pytest.mark.slow
 def test_somebody_who_reads_for_long_hardly_delays_the_writer_whose_log_grew_long(dataman, monkeypatch):
     monkeypatch.setattr(session, "LOG_LIMIT", 100_000)
     with dataman.session("s") as writer:
@@ -515,6 +517,7 @@ def many(session: MutableMapping[str, object], first: int) -> None:
     session.update({f"{i:04}": bytes(500) for i in range(first, 1000, 4)})
 
 
+@pytest.mark.slow
 def test_a_sealed_file_that_was_written_while_it_was_copied_is_refused(dataman, elsewhere):
     with dataman.session("s") as session:
         many(session, 0)
@@ -528,6 +531,7 @@ def test_a_sealed_file_that_was_written_while_it_was_copied_is_refused(dataman, 
             use()
 
 
+@pytest.mark.slow
 def test_a_file_whose_log_was_folded_while_it_was_copied_is_refused(dataman, elsewhere):
     with dataman.session("s") as session:
         many(session, 0)
@@ -543,6 +547,7 @@ def test_a_file_whose_log_was_folded_while_it_was_copied_is_refused(dataman, els
             len(elsewhere)
 
 
+@pytest.mark.slow
 def test_a_file_copied_after_its_log_had_grown_and_was_folded_in_is_no_damaged_one(dataman, elsewhere):
     """SQLite takes it for malformed: its first page knows of more pages than the log, copied before."""
     with dataman.session("s") as session:
@@ -558,6 +563,7 @@ def test_a_file_copied_after_its_log_had_grown_and_was_folded_in_is_no_damaged_o
                 use()
 
 
+@pytest.mark.slow
 def test_a_file_whose_writer_died_while_it_folded_the_log_is_complete_with_that_log(dataman, elsewhere):
     """Some of its pages are of the log; a reader, which does not see all of it, keeps the others from it."""
     with dataman.session("s") as session, closing(sqlite3.connect(session.path)) as reader:
@@ -654,6 +660,7 @@ def test_a_damaged_file_is_named_when_it_cannot_be_sealed(dataman):
         session.close()
 
 
+@pytest.mark.slow
 def test_looking_at_a_session_does_not_free_its_locks(dataman):
     """POSIX frees all locks on a file when the process closes any descriptor of it."""
     session = dataman.locking_session("s")
@@ -689,6 +696,7 @@ COPIED = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1 << 30, 100_000], ids=["one log", "folded again and again"])
 def test_copies_taken_while_a_program_writes_are_complete_or_refused(limit, dataman, tmp_path):
     complete, refused = 0, []

@@ -127,6 +127,7 @@ def can_hide(path: Path) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_the_parent_commits_for_workers_that_see_other_files(dataman, tmp_path):
     if not can_hide(tmp_path):
         pytest.skip("this system does not let a process have mounts of its own")
@@ -289,6 +290,7 @@ POINTS = """
 """
 
 
+@pytest.mark.slow
 def test_results_of_a_class_of_the_script_come_back_as_that_class(tmp_path):
     with Program(tmp_path, POINTS) as program:
         assert "[1.0, 2.0]" == program.line()
@@ -549,6 +551,7 @@ MISUSES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", PROCESSES)
 def test_a_task_may_use_processes_of_its_own(dataman, executor):
     run_tasks(dataman, misuses_processes, MISUSES, executor, workers=1, progress=False)

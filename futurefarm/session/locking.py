@@ -48,7 +48,9 @@ class LockingSession(Session):
         self._timeout = lock_timeout
         self._blocks: list[AbstractContextManager[None]] = []
         super().__init__(directory, name, lock_timeout=lock_timeout, trust=trust)
-        self._lock.release()
+
+    def _settle(self) -> None:
+        self._lock.release()  # it is taken again for each operation
 
     def _shelf_over(self, store: Store) -> MutableMapping[bytes, bytes]:
         return _Guarded(store, self._held)

@@ -63,16 +63,28 @@ class Session(shelve.Shelf):  # type: ignore[type-arg]
         self._keys = KeyMaker()
         self._left_by_fold = 0
         self.trust = trust
-        self._lock.acquire(lock_timeout)
         try:
+            self._lock.acquire(lock_timeout)
             self.store = open_store(directory, name)
-        except BaseException:
-            self._lock.release()
+            self._shelf = self._shelf_over(self.store)
+            super().__init__(self._shelf, protocol=PROTOCOL)
+            # A program that ends without closing its session still leaves one plain, sealed file.
+            weakref.finalize(self, _let_go, self._busy, self.store, self._lock)
+            self._settle()
+        except BaseException:  # Ctrl-C may strike at any line, and nobody else would let go of the lock
+            self._abandon()
             raise
-        self._shelf = self._shelf_over(self.store)
-        super().__init__(self._shelf, protocol=PROTOCOL)
-        # A program that ends without closing its session still leaves one plain, sealed file.
-        weakref.finalize(self, _let_go, self._busy, self.store, self._lock)
+
+    def _settle(self) -> None:
+        """Begin the life of a session that was opened: its lock is held until it is closed."""
+
+    def _abandon(self) -> None:
+        store: Store | None = getattr(self, "store", None)
+        try:
+            if store is not None and self._lock.level:
+                store.close()
+        finally:
+            self._lock.release()
 
     def _shelf_over(self, store: Store) -> MutableMapping[bytes, bytes]:
         return store
