@@ -201,3 +201,13 @@ def test_a_lock_that_cannot_be_given_back_is_named(dataman, monkeypatch):
             session.close()
     session.close()
     dataman.session("s").close()
+
+
+def test_a_lock_may_be_waited_for_longer_than_anybody_lives(dataman):
+    with dataman.session("s", lock_timeout=1e300) as session:
+        session["n"] = 1
+    with dataman.locking_session("s", lock_timeout=1e300) as shared:
+        shared["n"] += 1
+    shared.close()
+
+    assert 2 == dataman["n"]

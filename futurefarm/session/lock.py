@@ -147,7 +147,7 @@ class Turn:
         self._lock = threading.RLock()
 
     def acquire(self) -> None:
-        if not self._lock.acquire(timeout=self._timeout):
+        if not self._lock.acquire(timeout=min(self._timeout, threading.TIMEOUT_MAX)):
             raise SessionLockedError(
                 f"the session {self._path.name} in {self._path.parent} has been in use by another thread of "
                 f"this process for {self._timeout:g} s. Keep `with` blocks of a session short, or wait for "
