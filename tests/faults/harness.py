@@ -97,6 +97,7 @@ def main(run: Callable[[Battery], Figures], peers: Sequence[str] = ()) -> None:
     line |= {"seed": options.seed} | ({"peer": options.peer} if options.peer else {})
     begin = time.monotonic()
     adopt_orphans()
+    hear_signals()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # children and folders are cleared away
     try:
         with tempfile.TemporaryDirectory(prefix=f"futurefarm-{program}-") as folder:
