@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import statistics
 from collections import deque
 
 from .errors import UsageError
@@ -55,4 +54,6 @@ class Limit:
         self._noted.append(seconds)
         self._number += 1
         if self._number % EVIDENCE == 0:  # it moves slowly, and to find it takes longer than many a task
+            import statistics  # late: most sweeps have no limit, and their workers must not wait for it
+
             self.seconds = max(FLOOR, self._factor * statistics.median(self._noted))

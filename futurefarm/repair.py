@@ -11,7 +11,9 @@ from pathlib import Path
 from .directory import Directory
 from .session import home_of, idle, was_session
 from .smallfile import make_folder
-from .store import Header, examine, recover, sync
+from .store import Header, sync
+from .store.examine import examine
+from .store.recover import recover
 from .trust import Trust
 
 __all__ = ["Repair", "repair"]

@@ -41,6 +41,14 @@ def test_storing_results_loads_neither_engines_nor_bars(tmp_path):
     assert set() == loaded & {"loky", "numpy", "tqdm", "cloudpickle", "click"}
 
 
+def test_a_worker_starts_without_what_it_does_not_use():
+    """Each of them would be paid for by every worker of every sweep."""
+    unused = {"statistics", "tempfile", "shutil", "shlex", "futurefarm.trust"}
+    unused |= {f"futurefarm.store.{room}" for room in ("cells", "examine", "recover", "salvage")}
+
+    assert set() == loaded_after("import futurefarm.worker") & unused
+
+
 @pytest.mark.parametrize("door", DOORS)
 def test_every_public_name_exists_and_is_listed_in_order(door):
     module = importlib.import_module(door)

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from futurefarm.store import Store, create, examine, recover
+from futurefarm.store import Store, create
 from futurefarm.store.cells import adds_up
+from futurefarm.store.examine import examine
 from futurefarm.store.log import PAGE, frames, lost_commits
+from futurefarm.store.recover import recover
 from futurefarm.store.salvage import salvage
 
 from .test_ledger import RECORD, outcome

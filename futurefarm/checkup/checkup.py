@@ -12,7 +12,8 @@ from pathlib import Path
 from ..directory import Directory
 from ..errors import SessionError
 from ..session import home_of, was_session
-from ..store import Finding, Header, examine, open_reader
+from ..store import Header, open_reader
+from ..store.examine import Finding, examine
 from .pickles import fault_of
 
 __all__ = ["Checkup", "Problem", "check"]

@@ -17,11 +17,12 @@ wrong moment must be noticed, never be silently short, hence two marks in the he
   salt, which SQLite renews whenever it begins the log anew: one that was begun unnoticed is not trusted.
 
 A copy that was torn while a log was folded in is known by what lies behind its last page; see `tail`.
+
+What looks at damaged files, `examine` and `recover`, is imported from there: no worker should wait for it.
 """
 
 from .checksum import checksum
 from .copy import adopt, copy, overlaps
-from .examine import Finding, examine
 from .format import (
     FORMAT,
     Header,
@@ -39,17 +40,14 @@ from .format import (
     verified_key,
 )
 from .reader import Attempt, Reader, open_reader
-from .recover import Recovered, recover
 from .store import Store
 
 __all__ = [
     "FORMAT",
     "Attempt",
-    "Finding",
     "Header",
     "Home",
     "Reader",
-    "Recovered",
     "Store",
     "TornLogWarning",
     "adopt",
@@ -58,13 +56,11 @@ __all__ = [
     "copy",
     "create",
     "damage",
-    "examine",
     "is_blank",
     "log_size",
     "named",
     "open_reader",
     "overlaps",
-    "recover",
     "resembles_session",
     "sync",
     "verified",

@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-import shlex
 import sqlite3
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -244,14 +242,19 @@ def incomplete(path: Path) -> IncompleteCopyError:
     return IncompleteCopyError(
         f"the session {path.name} is an incomplete copy: it was copied while it was being written, and parts "
         f"of it are of different moments, or its log {path.name}-wal is missing. Copy it again from where it "
-        f"came, or merge that directory with dataman.merge(). To make do with what is here: futurefarm "
-        f"repair {shlex.quote(str(path.parent))}",
+        f"came, or merge that directory with dataman.merge(). To make do with what is here: {_repair(path)}",
         path=str(path),
     )
 
 
 def advice(path: Path) -> str:
-    return f"Recover it with: futurefarm repair {shlex.quote(str(path.parent))}"
+    return f"Recover it with: {_repair(path)}"
+
+
+def _repair(path: Path) -> str:
+    import shlex  # late, as `tempfile` below: a worker, which starts for every sweep, must not wait for it
+
+    return f"futurefarm repair {shlex.quote(str(path.parent))}"
 
 
 def damage(path: Path, what: object, key: str | None = None) -> DamagedSessionError:
@@ -302,6 +305,8 @@ def full(path: Path) -> StorageFullError:
 
 def _has_room(folder: Path) -> bool:
     """Ask the file system itself, because SQLite does not tell why it could not write."""
+    import tempfile
+
     try:
         with tempfile.TemporaryFile(dir=folder, prefix=".") as file:
             file.write(bytes(_ROOM))

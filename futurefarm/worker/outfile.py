@@ -7,7 +7,6 @@ import faulthandler
 import io
 import os
 import sys
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -51,6 +50,8 @@ class OutputFile(Capture):
         if self._path is not None:
             with suppress(OSError):  # a full disk: the task is to run all the same
                 return os.open(self._path, flags, 0o600)
+        import tempfile  # late: hardly a worker comes here, and none must wait for it
+
         with tempfile.TemporaryFile("a+b") as file:  # has no name, and vanishes with the last who has it open
             return os.dup(file.fileno())
 
