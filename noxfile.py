@@ -42,6 +42,18 @@ def faults_short(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks of tests/benchmarks: up to 15 minutes, beside peers. A missed target fails nothing."""
+    run_benchmarks(session)
+
+
+@nox.session
+def bench_short(session: nox.Session) -> None:
+    """Each program of the benchmarks at a small size, to see that it works and its results are right."""
+    run_benchmarks(session, "--short")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     session.install("ruff>=0.9")
     session.run("ruff", "check", ".")
@@ -94,6 +106,14 @@ def run_faults(session: nox.Session, *options: str) -> None:
     install_wheel(session)
     session.chdir(session.create_tmp())
     session.run("python", str(ROOT / "tests/faults/run.py"), *options, *session.posargs)
+
+
+def run_benchmarks(session: nox.Session, *options: str) -> None:
+    """Run the benchmarks on the wheel: `nox -s bench -- --only noop,grain --json figures.json`."""
+    install_wheel(session)
+    session.install("joblib", "mpire")
+    session.chdir(session.create_tmp())
+    session.run("python", str(ROOT / "tests/benchmarks/run.py"), *options, *session.posargs)
 
 
 def install_wheel(session: nox.Session) -> None:
