@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import io
 import pickle
+import sys
 import types
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -177,15 +178,32 @@ def dumps_result(value: Any) -> bytes:
     Raises:
         UnstorableError: the value cannot be pickled, or is too large.
     """
-    return _small_enough("a result", _dumps_result(value))
+    return _small_enough("a result", dumps_apart(value, sys.maxsize)[0])
 
 
-def _dumps_result(value: Any) -> bytes:
+def dumps_apart(value: Any, least: int) -> tuple[bytes, list[pickle.PickleBuffer]]:
+    """Pickle a result as `dumps_result` does, but leave out the memory of arrays from ``least`` bytes on.
+
+    Returns:
+        The pickle, of any length, and the buffers that it asks for. They are the arrays' own memory.
+
+    Raises:
+        UnstorableError: the value cannot be pickled.
+    """
+    apart: list[pickle.PickleBuffer] = []
+
+    def in_band(buffer: pickle.PickleBuffer) -> bool:
+        small = buffer.raw().nbytes < least
+        if not small:
+            apart.append(buffer)
+        return small
+
     try:
-        return pickle.dumps(value, PROTOCOL)
+        return pickle.dumps(value, PROTOCOL, buffer_callback=in_band), apart
     except (pickle.PicklingError, AttributeError) as not_found:
+        apart.clear()
         try:
-            return _dumps_by_value(value)
+            return _dumps_by_value(value, in_band), apart
         except Exception:
             raise _unstorable(value, not_found) from not_found
     except Exception as error:
@@ -201,9 +219,9 @@ def _small_enough(what: str, data: bytes) -> bytes:
     return data
 
 
-def _dumps_by_value(value: Any) -> bytes:
+def _dumps_by_value(value: Any, in_band: Callable[[pickle.PickleBuffer], bool] | None = None) -> bytes:
     file = io.BytesIO()
-    pickler = _by_value()(file, PROTOCOL)
+    pickler = _by_value()(file, PROTOCOL, in_band)
     pickler.dump(value)
     return file.getvalue()
 

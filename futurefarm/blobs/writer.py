@@ -1,0 +1,184 @@
+"""Appending pieces to a file."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from pathlib import Path
+from pickle import PickleBuffer
+from typing import Any
+from zlib import crc32
+
+from ..smallfile import check_plain, make
+from .trailer import MAGIC, MARK, Reference
+
+__all__ = ["HEAD", "LARGE", "Writer"]
+
+LARGE = 256 << 10
+"""Bytes from which on a piece is worth a place of its own."""
+
+HEAD = 64
+_ALIGNED = 64
+
+_PIECE = 1 << 20
+"""Bytes whose checksum is computed before they are written: they are in the processor's cache then."""
+
+_BEHIND = 2 << 20
+"""Bytes after which the disk is told to begin. The sync then finds most of it done: with the checksum, 10 MB
+take 6 ms instead of 10, and 100 MB 57 instead of 100, which is less than writing and syncing without one."""
+
+_FLAGS = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+class Writer:
+    """Appends to the file at ``path``, which is made if it is missing; safe for several threads.
+
+    Of several processes, one at a time may be in `append`, from its beginning to its end.
+
+    Raises:
+        OSError: it cannot be opened or made, or is a link or no file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        made = False
+        try:
+            fd = os.open(path, os.O_RDWR | _FLAGS)
+        except FileNotFoundError:
+            fd, made = make(path), True
+        try:
+            status = os.fstat(fd)
+            check_plain(status, path)
+            self._file = status.st_dev, status.st_ino
+            if status.st_size < HEAD:  # new, or its writer was killed before anything could refer to it
+                _write(fd, memoryview((MAGIC + secrets.token_bytes(MARK)).ljust(HEAD, b"\0")), 0)
+            os.lseek(fd, len(MAGIC), os.SEEK_SET)
+            self.mark = os.read(fd, MARK)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
+        self._reserved = 0
+        self._unnamed = made
+        self._unsynced = made
+        self._closed = False
+        self.end = 0
+        """Where the last piece ends that this writer has finished."""
+
+    def append(self, buffer: Any) -> Reference:
+        """Write one buffer, contiguous and of any type, without a copy. It is not on disk before `sync`.
+
+        Raises:
+            OSError: it could not be written; nothing is left of it but a gap, or not even that.
+        """
+        with memoryview(PickleBuffer(buffer).raw()) as view:
+            fd = self._open_again()  # which no other thread moves about in, or closes
+            try:
+                offset = self._reserve(fd, len(view))
+                try:
+                    crc = _write(fd, view, offset)
+                except BaseException:
+                    self._give_back(fd, offset, len(view))
+                    raise
+            finally:
+                os.close(fd)
+            with self._lock:
+                self._unsynced = True
+                self.end = max(self.end, offset + len(view))
+            return Reference(offset, len(view), crc)
+
+    def sync(self) -> None:
+        """Make all that was appended durable, the name of the file included; at once if nothing was.
+
+        Raises:
+            OSError: it is not on disk, and the file must not be written again: a second sync may succeed
+                though the first one has lost something.
+        """
+        with self._lock:  # not held during the sync: what comes in between counts as not synced
+            unsynced, self._unsynced = self._unsynced, False
+            unnamed, self._unnamed = self._unnamed, False
+        if unsynced:
+            self._check_that_it_stands()
+            _sync(self._fd)
+        if unnamed and os.name == "posix":
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def close(self) -> None:
+        """Let go of the file; twice is harmless. What was not synced may not be on disk."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                os.close(self._fd)
+
+    def _open_again(self) -> int:
+        with self._lock:
+            if self._closed:
+                raise ValueError(f"{self.path} is closed")
+            fd = os.open(self.path, os.O_RDWR | _FLAGS)
+        status = os.fstat(fd)
+        if (status.st_dev, status.st_ino) != self._file:
+            os.close(fd)
+            raise self._replaced()
+        return fd
+
+    def _reserve(self, fd: int, size: int) -> int:
+        with self._lock:
+            # The file may have grown by the hand of another process.
+            end = max(self._reserved, os.fstat(fd).st_size, HEAD)
+            offset = -(-end // _ALIGNED) * _ALIGNED
+            self._reserved = offset + size
+        return offset
+
+    def _give_back(self, fd: int, offset: int, size: int) -> None:
+        """Cut off what was begun: on a full disk it would keep space from others."""
+        with self._lock:
+            if self._reserved == offset + size:
+                os.ftruncate(fd, offset)
+                self._reserved = offset
+
+    def _check_that_it_stands(self) -> None:
+        try:
+            status = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            raise self._replaced() from None
+        if (status.st_dev, status.st_ino) != self._file or status.st_size < self.end:
+            raise self._replaced()
+
+    def _replaced(self) -> OSError:
+        return FileExistsError(f"another file was put in the place of {self.path} while it was being written")
+
+
+_sync = getattr(os, "fdatasync", os.fsync)
+
+
+def _write(fd: int, view: memoryview, offset: int) -> int:
+    """Write at a place and return the CRC-32."""
+    os.lseek(fd, offset, os.SEEK_SET)
+    crc = told = done = 0
+    while done < len(view):
+        piece = view[done : done + _PIECE]
+        crc = crc32(piece, crc)
+        while piece:
+            written = os.write(fd, piece)
+            piece = piece[written:]
+            done += written
+        if done - told >= _BEHIND:
+            _begin_to_sync(fd, offset + told, done - told)
+            told = done
+    return crc
+
+
+def _begin_to_sync(fd: int, offset: int, size: int) -> None:
+    """Let the disk begin to write, without waiting for it.
+
+    Linux does so when it is told that the pages are not needed any more; those that are not on disk yet stay
+    in memory. (The call made for this, sync_file_range, is not to be had from Python.)
+    """
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, offset, size, os.POSIX_FADV_DONTNEED)
