@@ -27,7 +27,6 @@ from futurefarm.errors import (
 )
 from futurefarm.executors.serial import SerialExecutor
 from futurefarm.farm import plan
-from futurefarm.farm.plan import usable_cores
 from futurefarm.store import Header
 from futurefarm.testing import ManualExecutor
 from futurefarm.testing.tasks import keep, misbehave, square
@@ -329,10 +328,6 @@ def test_one_chunk_that_the_engine_loses_is_run_again(dataman):
     thread.join()
 
     assert (4, 0) == (outcome[0].done, outcome[0].failed)
-
-
-def test_usable_cores_are_those_of_this_process():
-    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
 
 
 class Forgetful(SerialExecutor):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
@@ -13,7 +13,7 @@ from loky.backend import resource_tracker
 
 from ..status import this_process
 from ..worker import prepare_process, signals_held
-from .fleet import Fleet
+from .harbour import Harbour
 
 __all__ = ["LokyProcess", "make"]
 
@@ -24,8 +24,12 @@ IDLE = 300
 class LokyProcess(ProcessPoolExecutor):  # type: ignore[misc]
     """One process of loky."""
 
-    def __init__(self) -> None:
-        super().__init__(1, timeout=IDLE, initializer=_prepare, initargs=(this_process(),))
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        # When it starts the first time it lets signals through again, which `signals_held` has to hold.
+        resource_tracker.ensure_running()
+        super().__init__(
+            1, timeout=IDLE, initializer=_prepare, initargs=(this_process(),), env=dict(environment)
+        )
 
     def submit(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
         with signals_held():  # this is where the process is started
@@ -57,7 +61,4 @@ def _prepare(parent: tuple[str, int, int]) -> None:
     prepare_process(parent)
 
 
-def make(max_workers: int) -> Fleet:
-    # When it starts the first time it lets signals through again, which `signals_held` has to hold.
-    resource_tracker.ensure_running()
-    return Fleet(LokyProcess, max_workers)
+make = Harbour(LokyProcess)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import queue
+from collections.abc import Mapping
 from concurrent.futures import Executor, Future
 from typing import Any, NamedTuple
 
 from ..errors import BrokenExecutorError
 from ..worker import run_chunk
+from .harbour import Harbour
 from .registry import Engine
 
 __all__ = ["Event", "Pool"]
@@ -28,9 +30,10 @@ class Pool:
     rejected: they drain generators, hang after a cancel on some engines, or drop finished work.
     """
 
-    def __init__(self, engine: Engine, workers: int) -> None:
+    def __init__(self, engine: Engine, workers: int, environment: Mapping[str, str]) -> None:
         self.engine = engine
         self.workers = workers
+        self._environment = environment
         self._executor: Executor | None = engine.instance
         self._events: queue.SimpleQueue[tuple[int, Future[bytes]]] = queue.SimpleQueue()
         self._tickets = 0
@@ -40,6 +43,11 @@ class Pool:
     def can_be_remade(self) -> bool:
         return self.engine.factory is not None
 
+    @property
+    def has_environment(self) -> bool:
+        """Whether the workers have the environment that is asked for."""
+        return isinstance(self.engine.factory, Harbour)
+
     def submit(self, chunk: bytes) -> int:
         """Submit a chunk; return the ticket under which its event will come.
 
@@ -47,9 +55,9 @@ class Pool:
             BrokenExecutorError: the executor takes no more.
         """
         try:
-            if self._executor is None and self.engine.factory is not None:
-                self._executor = _checked(self.engine.factory(self.workers))
-            future = self._executor.submit(run_chunk, chunk)  # type: ignore[union-attr]
+            if self._executor is None:
+                self._executor = self._make()
+            future = self._executor.submit(run_chunk, chunk)
         except Exception as error:
             raise BrokenExecutorError(
                 f"the executor {self.engine.name} takes no more tasks ({type(error).__name__}: {error})."
@@ -58,6 +66,13 @@ class Pool:
         ticket = self._tickets
         future.add_done_callback(lambda done: self._events.put((ticket, done)))
         return ticket
+
+    def _make(self) -> Executor:
+        factory = self.engine.factory
+        if isinstance(factory, Harbour):
+            return factory(self.workers, self._environment)
+        assert factory is not None  # an instance is never given up
+        return _checked(factory(self.workers))
 
     def next_event(self, timeout: float) -> Event | None:
         """Return the next event, or None when none came within ``timeout`` seconds."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from typing import ParamSpec, TypeVar
 
 from ..status import this_process
 from ..worker import prepare_process, signals_held
-from .fleet import Fleet
+from .harbour import Harbour
 
 __all__ = ["Process", "make"]
 
@@ -19,20 +22,48 @@ T = TypeVar("T")
 
 
 class Process(ProcessPoolExecutor):
-    """One process of the standard library's executor."""
+    """One process of the standard library's executor.
 
-    def __init__(self) -> None:
-        # Never fork: it copies locks that other threads hold, and random generators in their state.
-        methods = multiprocessing.get_all_start_methods()
-        context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-        super().__init__(1, mp_context=context, initializer=prepare_process, initargs=(this_process(),))
+    It is spawned. To fork was rejected: it copies locks that other threads hold, and random generators in
+    their state. So was a fork server, whose children have the environment that it had when it started, and
+    may find numpy loaded in it: then it is too late to tell how many threads that may use.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        # When it starts the first time it lets signals through again, which `signals_held` has to hold.
+        resource_tracker.ensure_running()
+        self._environment = environment
+        super().__init__(
+            1,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=prepare_process,
+            initargs=(this_process(),),
+        )
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        with signals_held():  # this is where the process is started
+        if self._processes:
+            return super().submit(fn, *args, **kwargs)
+        with signals_held(), _inherited(self._environment):  # this is where the process is started
             return super().submit(fn, *args, **kwargs)
 
 
-def make(max_workers: int) -> Fleet:
-    # When it starts the first time it lets signals through again, which `signals_held` has to hold.
-    resource_tracker.ensure_running()
-    return Fleet(Process, max_workers)
+_starting = threading.Lock()
+
+
+@contextmanager
+def _inherited(environment: Mapping[str, str]) -> Iterator[None]:
+    """Let processes that start in this block inherit these variables, which cannot be passed to them."""
+    with _starting:
+        before = {name: os.environ.get(name) for name in environment}
+        os.environ.update(environment)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
+make = Harbour(Process)

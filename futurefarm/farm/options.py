@@ -23,6 +23,7 @@ class Options:
     """
 
     workers: int | None
+    inner_threads: int | None
     resume: bool
     retries: int
     retry_on: type[BaseException] | tuple[type[BaseException], ...]
@@ -39,7 +40,7 @@ class Options:
     def __post_init__(self) -> None:
         for name, least in (("retries", 0), ("crash_limit", 1)):
             _check_number(name, getattr(self, name), least)
-        for name, least in (("workers", 1), ("max_failures", 1), ("total", 0)):
+        for name, least in (("workers", 1), ("inner_threads", 1), ("max_failures", 1), ("total", 0)):
             if getattr(self, name) is not None:
                 _check_number(name, getattr(self, name), least)
         _check_seconds("backoff", self.backoff)

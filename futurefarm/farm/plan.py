@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
+from ..cores import limits_of_threads, usable_cores
 from ..dataman import DataManager
 from ..directory import stop_mark
 from ..errors import UsageError, UsageTypeError
@@ -19,7 +19,7 @@ from ..stop import StopFlag
 from ..task import Job, dumps_function
 from .options import Options
 
-__all__ = ["Plan", "make_plan", "usable_cores"]
+__all__ = ["Plan", "make_plan"]
 
 FULL_WAIT = 60.0
 """Seconds for which a sweep waits for space on a full disk, before it ends with an error."""
@@ -38,6 +38,7 @@ class Plan:
     total: int | None
     engine: Engine
     workers: int
+    environment: Mapping[str, str]  # of worker processes, beyond that of this one
     options: Options
     flag: StopFlag
 
@@ -86,6 +87,7 @@ def make_plan(
         total=total,
         engine=engine,
         workers=workers,
+        environment=limits_of_threads(workers, options.inner_threads),
         options=options,
         flag=options.stop or StopFlag(),
     )
@@ -131,12 +133,3 @@ def _length(args: Any) -> int | None:
         return len(args)
     except Exception:  # more than Python can count, or unknown to the object itself
         return None
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "process_cpu_count"):
-        return os.process_cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0)) or 1
-    return os.cpu_count() or 1

@@ -23,6 +23,7 @@ def run_tasks(
     executor: str | Executor | Callable[[int], Executor] = "loky",
     *,
     workers: int | None = None,
+    inner_threads: int | None = None,
     resume: bool = False,
     retries: int = 0,
     retry_on: type[BaseException] | tuple[type[BaseException], ...] = Exception,
@@ -55,7 +56,13 @@ def run_tasks(
             else is the single argument.
         executor: the name of an executor, a `concurrent.futures.Executor`, or a factory of such;
             see `futurefarm.executors`.
-        workers: tasks that run at the same time; by default as many as this process may use cores.
+        workers: tasks that run at the same time; by default as many as this process may use cores, counting
+            what it is bound to and the quota of its control group (containers).
+        inner_threads: threads that BLAS, OpenMP, numba and numexpr use in each worker process; by default the
+            cores, divided by ``workers``, unless an environment variable of yours says otherwise
+            (``OMP_NUM_THREADS`` and its like). With ``"thread"`` and ``"serial"`` nothing is changed, unless
+            you give a number and have threadpoolctl: it then holds for all of the program until the sweep
+            ends. Executors of your own are left alone.
         resume: skip the tasks, replicates included, whose results are stored here, and share the others with
             sweeps that run here at the same time, also with ``resume=True``: each is done by one of them. By
             default tasks are added, whatever was run before.
@@ -109,6 +116,7 @@ def run_tasks(
     """
     options = Options(
         workers=workers,
+        inner_threads=inner_threads,
         resume=resume,
         retries=retries,
         retry_on=retry_on,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pickle
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any
 
+from ..cores import threads_limited_here
 from ..errors import BrokenExecutorError
 from ..executors import Pool
 from ..progress import Progress
@@ -53,7 +55,7 @@ class Sweep:
             crash_limit=plan.options.crash_limit,
             max_failures=plan.options.failures,
         )
-        self.pool = Pool(plan.engine, plan.workers)
+        self.pool = Pool(plan.engine, plan.workers, plan.environment)
         self.rescue = Rescue(self)
         self.sharing = Sharing(self)
         self.deadline = Deadline(self, plan.job.timeout)
@@ -72,7 +74,7 @@ class Sweep:
         begun = time.monotonic()
         join(self.name, self.plan.function)
         make_folder(self.pages)
-        with self.stop, self.progress:
+        with self.stop, self.progress, self._limit_threads():
             try:
                 self.sharing.begin()
                 with self.deadline:
@@ -80,6 +82,19 @@ class Sweep:
             finally:
                 self._close()
         return self._conclude(self._summary(time.monotonic() - begun))
+
+    def _limit_threads(self) -> AbstractContextManager[Any]:
+        """Limit the threads of libraries where tasks run in this process; others are told at their start."""
+        threads = self.plan.options.inner_threads
+        if threads is None or self.pool.has_environment:
+            return nullcontext()
+        limited = threads_limited_here(threads) if self.plan.engine.name in ("thread", "serial") else None
+        if limited is None:
+            self.progress.say(
+                "inner_threads: with this executor libraries keep their threads; with 'thread' and 'serial' "
+                "they can be limited once threadpoolctl is installed (pip install threadpoolctl)"
+            )
+        return limited or nullcontext()
 
     @property
     def finished(self) -> bool:
