@@ -95,6 +95,8 @@ def _module(named: Any) -> str:
 def spell(value: Any, depth: int = 0) -> bytes:
     """Spell a value out as bytes: equal values alike, different values differently."""
     kind = type(value)
+    if kind is int:  # before all else: of a million arguments, most are numbers
+        return b"i%d;" % value
     if kind in _PLAIN:
         return _plain(value)
     if depth > _MAX_DEPTH:
@@ -128,8 +130,6 @@ def _part(tag: bytes, body: bytes) -> bytes:
 
 def _plain(value: Any) -> bytes:
     kind = type(value)
-    if kind is int:
-        return b"i%d;" % value
     if kind is float:
         # 1.0 is 1, as `==` has it; infinities and NaN have no integer.
         if value.is_integer() and not (value == 0.0 and struct.pack("<d", value) != bytes(8)):

@@ -129,6 +129,9 @@ class Chunk(NamedTuple):
         return job, [Task(*task) for task in tasks]
 
 
+_PLAIN = frozenset({int, float, str, bytes, bool, type(None), complex})
+
+
 def call_of(item: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the positional and keyword arguments that an element of ``args`` stands for.
 
@@ -139,14 +142,14 @@ def call_of(item: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         >>> call_of((1, 2)), call_of([1, 2])
         (((1, 2), {}), (([1, 2],), {}))
     """
+    kind = type(item)
+    if kind in _PLAIN:
+        return (item,), {}
     if isinstance(item, tuple):
         return tuple(item), {}
     # Of its type: some objects have every attribute that they are asked for.
-    as_keywords = getattr(type(item), "__futurefarm_keywords__", None)
+    as_keywords = getattr(kind, "__futurefarm_keywords__", None)
     return ((item,), {}) if as_keywords is None else ((), as_keywords(item))
-
-
-_BY_VALUE_NOT_NEEDED = frozenset({int, float, str, bytes, bool, type(None), complex})
 
 
 def dumps_item(item: Any) -> bytes:
@@ -154,7 +157,7 @@ def dumps_item(item: Any) -> bytes:
     parts = item if type(item) is tuple else (item,)
     for part in parts:
         kind = type(part)
-        if kind not in _BY_VALUE_NOT_NEEDED and not (kind.__module__ == "numpy" and not _holds_objects(part)):
+        if kind not in _PLAIN and not (kind.__module__ == "numpy" and not _holds_objects(part)):
             return _small_enough("an argument", _dumps_by_value(item))
     return _small_enough("an argument", pickle.dumps(item, PROTOCOL))
 
