@@ -6,12 +6,11 @@ are warm: they have run a few tasks.
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 
 import tasks
 from harness import WORKERS, Bench, Figures, Ratio, main
-from pools import farm, joblib_results, numbers_of
+from pools import farm, joblib_results, numbers_of, run_bare, split
 
 MILLISECONDS = (1, 10, 100)
 KINDS = ("spin", "sleep")
@@ -29,25 +28,7 @@ def work(bench: Bench) -> list[tuple[str, tasks.Task, list[tuple[int, float]]]]:
 
 
 def bare(bench: Bench) -> Figures:
-    return {name: run_bare(fn, items) for name, fn, items in work(bench)}
-
-
-def run_bare(fn: tasks.Task, items: list[tuple[int, float]]) -> float:
-    context = multiprocessing.get_context("fork")
-    processes = [
-        context.Process(target=call_all, args=(fn, items[start::WORKERS])) for start in range(WORKERS)
-    ]
-    begin = time.perf_counter()
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    return time.perf_counter() - begin
-
-
-def call_all(fn: tasks.Task, items: list[tuple[int, float]]) -> None:
-    for item in items:
-        fn(*item)
+    return {name: run_bare(fn, split(items)) for name, fn, items in work(bench)}
 
 
 def futurefarm(bench: Bench) -> Figures:

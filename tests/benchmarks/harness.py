@@ -60,9 +60,13 @@ def expect(what: str, seen: Any, expected: Any) -> None:
 
 @dataclass(frozen=True)
 class Bench:
-    """How a contender is asked to run: form, an empty folder of its own, and one that the rounds share."""
+    """How a contender is asked to run: form, number of the round, and two folders.
+
+    ``folder`` is empty, and its own; ``shared`` is that of the case, for what is made once.
+    """
 
     short: bool
+    round: int
     folder: Path
     shared: Path
 
@@ -155,7 +159,7 @@ def main(
     if options.measure:
         function = prepare if options.measure == "prepare" else named[options.measure]
         assert function is not None
-        figures = function(Bench(options.short, options.folder, options.shared))
+        figures = function(Bench(options.short, options.round, options.folder, options.shared))
         print(json.dumps(figures), flush=True)
         return
     chosen = [name for name in named if name in (options.contenders or named)]
@@ -166,7 +170,7 @@ def main(
     try:
         with tempfile.TemporaryDirectory(prefix="futurefarm-bench-", ignore_cleanup_errors=True) as folder:
             if prepare is not None:
-                line["prepared"] = _measure("prepare", options.short, Path(folder))
+                line["prepared"] = _measure("prepare", options.short, 0, Path(folder))
             seen = _rounds(chosen, options.rounds, options.short, Path(folder))
     except Exception as error:
         traceback.print_exc()
@@ -189,6 +193,7 @@ def _options(names: list[str], rounds: int) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help=f"how many (default: {rounds}, short: 1)")
     parser.add_argument("--contenders", type=lambda text: text.split(","), help=", ".join(names))
     parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("--round", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--shared", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -202,7 +207,7 @@ def _rounds(names: list[str], number: int, short: bool, folder: Path) -> Seen:
     seen: Seen = {name: [] for name in names}
     for current in range(1, number + 1):
         for name in names:
-            seen[name].append(_measure(name, short, folder))
+            seen[name].append(_measure(name, short, current, folder))
             say(f"round {current}, {name}: {_in_words(seen[name][-1])}")
     return seen
 
@@ -211,13 +216,13 @@ def _in_words(figures: Figures) -> str:
     return ", ".join(f"{name} {value:,.4g}" for name, value in figures.items())
 
 
-def _measure(name: str, short: bool, shared: Path) -> Figures:
+def _measure(name: str, short: bool, number: int, shared: Path) -> Figures:
     """Run one contender in a process of its own, and leave nothing of it behind."""
     with tempfile.TemporaryDirectory(dir=shared, ignore_cleanup_errors=True) as folder:
         program = os.path.abspath(sys.argv[0])
-        command = [sys.executable, program, "--measure", name, "--folder", folder, "--shared", str(shared)]
+        command = [sys.executable, program, *["--short"] * short, "--measure", name, "--round", str(number)]
         process = subprocess.Popen(
-            command + ["--short"] * short,
+            [*command, "--folder", folder, "--shared", str(shared)],
             cwd=folder,
             env={**os.environ, "TMPDIR": folder, "PYTHONDONTWRITEBYTECODE": ""},  # as users have it
             stdin=subprocess.DEVNULL,

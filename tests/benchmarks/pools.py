@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from harness import WORKERS, Figures, expect
 from tasks import Task
 
-__all__ = ["farm", "joblib_results", "mpire_pool", "numbers_of", "rates"]
+__all__ = ["farm", "joblib_results", "mpire_pool", "numbers_of", "rates", "run_bare", "split"]
 
 
 def farm(
@@ -50,6 +51,28 @@ def mpire_pool() -> Any:
     from mpire import WorkerPool
 
     return WorkerPool(WORKERS, keep_alive=True)
+
+
+def split(items: list[Any]) -> list[list[Any]]:
+    """Return as many even parts as there are workers."""
+    return [items[start::WORKERS] for start in range(WORKERS)]
+
+
+def run_bare(fn: Task, parts: list[list[Any]]) -> float:
+    """Return the seconds in which bare processes, one for each part, do no more than call the function."""
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_call_all, args=(fn, part)) for part in parts]
+    begin = time.perf_counter()
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return time.perf_counter() - begin
+
+
+def _call_all(fn: Task, items: list[Any]) -> None:
+    for item in items:
+        fn(*item)
 
 
 def numbers_of(results: Iterable[tuple[int, float]], count: int) -> None:
