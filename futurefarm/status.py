@@ -102,10 +102,12 @@ class Page:
         self.number, self.path = _claim(folder, blank)
         with self.path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), _SIZE)
+        self._says = ""
 
     def begin(self, task: int, text: str, at: float, output: int = 0) -> None:
         """Note that a task starts, ``at`` seconds since 1970, and where its output begins."""
-        self.say(text)
+        if text != self._says:
+            self.say(text)
         _NUMBER.pack_into(self._map, 0, task, at, -1.0, output)
 
     def done(self, fraction: float) -> None:
@@ -114,6 +116,7 @@ class Page:
 
     def say(self, text: str) -> None:
         """Note a text beside the bar; about 300 bytes of it are kept."""
+        self._says = text
         data = text.encode("utf-8", "replace")[: _SIZE - _HEAD - _HOST]
         at = _HEAD + _HOST
         self._map[at : at + len(data)] = data

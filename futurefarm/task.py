@@ -126,7 +126,7 @@ class Chunk(NamedTuple):
     @staticmethod
     def loads(data: bytes) -> tuple[bytes, list[Task]]:
         job, tasks = pickle.loads(data)
-        return job, [Task(*task) for task in tasks]
+        return job, [Task._make(task) for task in tasks]
 
 
 _PLAIN = frozenset({int, float, str, bytes, bool, type(None), complex})

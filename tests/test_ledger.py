@@ -146,7 +146,7 @@ LEDGER = (
         ("Attempt", column)
         for column in ("sweep", "number", "identity", "replicate", "attempt", "status", "key")
     ]
-    + [("Attempt", column) for column in ("host", "pid", "started", "seconds", "body_crc", "crc", "item")]
+    + [("Attempt", column) for column in ("host", "pid", "started", "seconds", "crc", "item")]
     + [("Attempt", column) for column in ("error", "traceback", "output")]
 )
 
@@ -168,17 +168,68 @@ def test_a_change_in_any_column_of_the_ledger_is_noticed(dataman, table, column)
         list(dataman.failures())
 
 
-@pytest.mark.parametrize("read", ["records", "failures", "history"])
-def test_a_missing_row_of_the_ledger_is_noticed(dataman, read):
-    with dataman.session("s") as session:
-        session.commit("sweep", RECORD, [outcome(i, "error", error="e") for i in range(3)])
+def changed(session, statement, *values):
     connection = sqlite3.connect(session.path)
     with connection:
-        connection.execute("DELETE FROM Attempt WHERE number = 2")
+        connection.execute(statement, values)
     connection.close()
 
-    with pytest.raises(DamagedSessionError, match="of its 3 attempts, 2 were found"):
+
+@pytest.mark.parametrize(
+    ("table", "read", "what"),
+    [
+        ("Attempt", "records", "of its 3 attempts, 2 were found"),
+        ("Attempt", "failures", "row 3 of its ledger"),
+        ("History", "failures", "of its 3 attempts, 2 were found"),
+        ("History", "history", "of its 3 attempts, 2 were found"),
+    ],
+)
+def test_a_missing_row_of_the_ledger_is_noticed(dataman, table, read, what):
+    with dataman.session("s") as session:
+        for i in range(3):
+            session.commit("sweep", RECORD, [outcome(i, "error", error="e")])
+    changed(session, f"DELETE FROM {table} WHERE id = 3")
+
+    with pytest.raises(DamagedSessionError, match=what):
         list(getattr(dataman, read)())
+
+
+def test_the_history_has_one_row_for_each_commit(dataman):
+    with dataman.session("s") as session:
+        session.commit("sweep", RECORD, [outcome(0, value=1), outcome(1, "error", error="e")])
+        session.commit("sweep", RECORD, [outcome(1, value=2)])
+    connection = sqlite3.connect(session.path)
+    rows = connection.execute("SELECT * FROM History").fetchall()
+    connection.close()
+
+    identities = [record.identity for record in dataman.records()]
+    told = [identity + bytes([0, 0, 0, 0, code]) for identity, code in zip(identities, (0, 1, 0))]
+    batches = [(1, told[0] + told[1]), (3, told[2])]
+    assert [(*row, zlib.crc32(struct.pack("<q", row[0]) + row[1])) for row in batches] == rows
+
+
+@pytest.mark.parametrize("read", ["history", "failures"])
+def test_a_change_in_the_history_is_noticed(dataman, read):
+    with dataman.session("s") as session:
+        session.commit("sweep", RECORD, [outcome(0, value=1)])
+    changed(session, "UPDATE History SET rows = ?", bytes(21))
+
+    with pytest.raises(DamagedSessionError, match="the history of its ledger from row 1 on"):
+        list(getattr(dataman, read)())
+
+
+def test_a_history_that_says_something_else_than_the_ledger_is_found_and_mended(dataman):
+    with dataman.session("s") as session:
+        session.commit("sweep", RECORD, [outcome(0, value=1), outcome(1, "error", error="e")])
+    rows = bytes(42)
+    changed(session, "UPDATE History SET rows = ?, crc = ?", rows, zlib.crc32(struct.pack("<q", 1) + rows))
+    before = [(record.identity, record.replicate, record.status) for record in dataman.records()]
+
+    assert any("its history is not that" in str(problem) for problem in dataman.check().problems)
+    dataman.repair()
+
+    assert before == list(dataman.history())
+    assert dataman.check().fine
 
 
 def test_the_checksums_are_those_of_the_specification(dataman):
@@ -198,11 +249,10 @@ def test_the_checksums_are_those_of_the_specification(dataman):
         return zlib.crc32(b"".join([*packed, *(field or b"" for field in fields)]))
 
     assert crc == joined([1], [], name, record)
-    assert row["body_crc"] == joined([], [], row["item"], row["error"], row["traceback"], row["output"])
     assert row["crc"] == joined(
-        [row[n] for n in ("sweep", "number", "replicate", "attempt", "pid", "body_crc")],
+        [row[n] for n in ("sweep", "number", "replicate", "attempt", "pid")],
         [row["started"], row["seconds"]],
-        *(row[n] for n in ("identity", "status", "key", "host")),
+        *(row[n] for n in ("identity", "status", "key", "item", "host", "error", "traceback", "output")),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from itertools import groupby
 from pathlib import Path
 
 from ..smallfile import make
@@ -82,8 +83,8 @@ def adopt(
             while after is not None:
                 attempts, after = reader.attempts(after)
                 new = [a for a in attempts if (a.sweep, a.number, a.attempt, a.started) not in known]
-                for a in new:
-                    store.add_attempts(store.sweep(a.sweep, a.record), [a[3:]])
+                for (sweep, record), of_sweep in groupby(new, lambda a: (a.sweep, a.record)):
+                    store.add_attempts(store.sweep(sweep, record), [a[3:] for a in of_sweep])
                 taken += len(new)
             reader.check_number()
     return taken, conflicts

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+from zlib import crc32
 
 from ..errors import DamagedSessionError, IncompleteCopyError, SessionError
 from .format import Header, Home, verified
@@ -14,6 +15,7 @@ from .salvage import salvage
 
 __all__ = ["Finding", "examine"]
 
+T = TypeVar("T")
 Judge = Callable[[bytes], str | None]
 
 
@@ -71,14 +73,33 @@ def _values(reader: Reader, judge: Judge | None) -> Iterator[Finding]:
 
 
 def _ledger(reader: Reader) -> Iterator[Finding]:
-    after: int | None = 0
-    while after is not None:
-        rows, after = reader.attempts(after)
+    told = seen = 0
+    for ended in _steps(reader.finished):
+        told = _sum(told, ended)
+    reader.check_number()
+    for rows in _steps(reader.attempts):
+        seen = _sum(seen, [(row.row, row.identity, row.replicate, row.status) for row in rows])
         for row in rows:
             if row.status == "ok" and row.key is not None and row.key not in reader:
                 text = f"task {row.number} of the sweep {row.sweep} ended well, and its result is not there"
                 yield Finding(text, row.key.decode(), damage=False)
     reader.check_number()
+    if told != seen and not reader.live:
+        yield Finding("its history is not that of its ledger")
+
+
+def _steps(read: Callable[[int], tuple[list[T], int | None]]) -> Iterator[list[T]]:
+    after: int | None = 0
+    while after is not None:
+        rows, after = read(after)
+        yield rows
+
+
+def _sum(before: int, ended: list[tuple[int, bytes, int, str]]) -> int:
+    """Return a checksum of which tasks ended and how, by which two accounts can be compared."""
+    for row in ended:
+        before = crc32(repr(row).encode(), before)
+    return before
 
 
 def _log(path: Path) -> Iterator[Finding]:

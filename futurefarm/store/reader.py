@@ -7,12 +7,12 @@ import sqlite3
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import IncompleteCopyError, OverwrittenSessionError, SessionError
-from .checksum import body_checksum, head_checksum, sweep_checksum
+from .checksum import attempt_checksum, history_checksum, sweep_checksum
 from .format import (
     FOREIGN,
     GET,
@@ -36,18 +36,18 @@ from .format import (
 )
 from .grip import Grip
 from .guard import budget_of, harden
+from .history import fits, unpacked
 
 __all__ = ["Attempt", "Reader", "open_reader"]
 
 BUSY = 10.0
 """Seconds for which a file that SQLite has locked is waited for."""
 
-# The columns that `head_checksum` covers, in its order, and the others.
-_HEAD = (
-    "id, crc, sweep, number, identity, replicate, attempt, status, key, host, pid, started, seconds, body_crc"
+# In the order in which `attempt_checksum` takes them.
+_ATTEMPT = (
+    "SELECT id, crc, sweep, number, identity, replicate, attempt, status, key, item, error, traceback, host,"
+    " pid, started, seconds, output FROM Attempt"
 )
-_BODY = "item, error, traceback, output"
-
 
 _IS_FOUND = (
     "EXISTS (SELECT 1 FROM Dict AS found INDEXED BY sqlite_autoindex_Dict_1"
@@ -166,87 +166,52 @@ class Reader:
 
     def attempts(self, after: int) -> tuple[list[Attempt], int | None]:
         """Return a step of the ledger."""
-        rows, after_ = self._heads(after, f", {_BODY}")
+        rows, after_ = self._counted("attempts", f"{_ATTEMPT} WHERE id > ? ORDER BY id", after)
         return [self._attempt(row) for row in rows], after_
 
     def failed(self, after: int) -> tuple[list[Attempt], int | None]:
         """Return a step of those rows of the ledger that did not end well."""
-        heads, after_ = self._heads(after)
-        query = f"SELECT {_HEAD}, {_BODY} FROM Attempt WHERE id = ?"
-        rows = [self._row(query, head[0]) for head in heads if head[7] != "ok"]
-        return [self._attempt(row) for row in rows], after_
+        ended, after_ = self.finished(after)
+        return [self._attempt_of(row) for row, _, _, status in ended if status != "ok"], after_
 
-    def _row(self, query: str, number: int) -> tuple[Any, ...]:
+    def _attempt_of(self, number: int) -> Attempt:
         with named_errors(self.path):
-            row: tuple[Any, ...] | None = self._connection.execute(query, (number,)).fetchone()
+            row = self._connection.execute(f"{_ATTEMPT} WHERE id = ?", (number,)).fetchone()
         if row is None:
             raise self._damaged_row(number)
         self._pay(size_of(row))
-        return row
+        return self._attempt(row)
 
-    def finished(self, after: int) -> tuple[list[tuple[Any, ...]], int | None]:
+    def finished(self, after: int) -> tuple[list[tuple[int, bytes, int, str]], int | None]:
         """Return a step of (row, identity, replicate, status)."""
-        heads, after_ = self._heads(after)
-        return [(head[0], head[4], head[5], head[7]) for head in heads], after_
+        query = "SELECT id, rows, crc FROM History WHERE id > ? ORDER BY id"
+        batches, after_ = self._step(query, after)
+        ended = [row for batch in batches for row in self._history(*batch)]
+        self._note_number("attempts", after, ended)
+        return ended, after_
+
+    def _history(self, first: int, rows: Any, crc: object) -> list[tuple[int, bytes, int, str]]:
+        if _is(crc, history_checksum, (first, rows)):
+            with suppress(struct.error, IndexError):
+                return unpacked(first, rows)
+        raise damage(self.path, f"the history of its ledger from row {first} on is not what was written")
 
     def numbers(
         self, sweep: str, first: int, last: int, after: int
     ) -> tuple[list[tuple[Any, ...]], int | None]:
         """Return a step of (row, number, attempt, status) of the tasks of a sweep from first to last."""
-        query = f"SELECT {_HEAD} FROM Attempt WHERE id > ? AND number BETWEEN ? AND ? ORDER BY id"
+        query = f"{_ATTEMPT} WHERE id > ? AND number BETWEEN ? AND ? ORDER BY id"
         rows, after_ = self._step(query, after, first, last)
-        mine = (row for row in self._whole(rows) if self._sweep(row[2])[0] == sweep)
-        return [(row[0], row[3], row[6], row[7]) for row in mine], after_
-
-    def _heads(self, after: int, more: str = "") -> tuple[list[tuple[Any, ...]], int | None]:
-        query = f"SELECT {_HEAD}{more} FROM Attempt WHERE id > ? ORDER BY id"
-        rows, after_ = self._counted("attempts", query, after)
-        return self._whole(rows), after_
-
-    def _whole(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        for row in rows:
-            if not _is(row[1], head_checksum, row[2:14]):
-                raise self._damaged_row(row[0])
-        return rows
+        attempts = map(self._attempt, rows)
+        return [(a.row, a.number, a.attempt, a.status) for a in attempts if a.sweep == sweep], after_
 
     def _attempt(self, row: tuple[Any, ...]) -> Attempt:
-        (
-            number,
-            _,
-            sweep,
-            task,
-            identity,
-            replicate,
-            attempt,
-            status,
-            key,
-            host,
-            pid,
-            started,
-            seconds,
-            crc,
-        ) = row[:14]
-        item, error, traceback, output = row[14:]
-        if not _is(crc, body_checksum, row[14:]):
-            raise self._damaged_row(number)
-        return Attempt(
-            number,
-            *self._sweep(sweep),
-            task,
-            identity,
-            replicate,
-            attempt,
-            status,
-            key,
-            item,
-            error,
-            traceback,
-            host,
-            pid,
-            started,
-            seconds,
-            output,
-        )
+        number, crc, sweep, *columns = row
+        if _is(crc, attempt_checksum, row[2:]):
+            attempt = Attempt(number, *self._sweep(sweep), *columns)
+            if fits(attempt.identity, attempt.replicate, attempt.status):
+                return attempt
+        raise self._damaged_row(number)
 
     def _damaged_row(self, number: object) -> SessionError:
         return damage(self.path, f"row {number} of its ledger is not what was written")
@@ -282,6 +247,10 @@ class Reader:
 
     def _counted(self, what: str, query: str, after: int) -> tuple[list[tuple[Any, ...]], int | None]:
         rows, next_ = self._step(query, after)
+        self._note_number(what, after, rows)
+        return rows, next_
+
+    def _note_number(self, what: str, after: int, rows: list[tuple[Any, ...]]) -> None:
         if after == 0:
             self._what, self._seen = what, 0
         if self._seen is not None:
@@ -289,7 +258,6 @@ class Reader:
                 if row > after:  # a damaged page may show one row in the place of another
                     self._seen += 1
                     after = row
-        return rows, next_
 
     def _step(self, query: str, after: int, *values: Any) -> tuple[list[tuple[Any, ...]], int | None]:
         with named_errors(self.path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .checksum import sweep_checksum
 from .format import Header, create, sync
+from .history import rewrite_history
 from .salvage import Found, salvage
 from .store import Store
 
@@ -20,7 +21,7 @@ _ITEM = "INSERT OR IGNORE INTO Dict (key, value, crc) VALUES (?, ?, ?)"
 _SWEEP = "INSERT OR IGNORE INTO Sweep (id, name, record, crc) VALUES (?, ?, ?, ?)"
 _ATTEMPT = (
     "INSERT OR IGNORE INTO Attempt (id, sweep, number, identity, replicate, attempt, status, key, host, pid,"
-    f" started, seconds, body_crc, crc, item, error, traceback, output) VALUES ({', '.join('?' * 18)})"
+    f" started, seconds, crc, item, error, traceback, output) VALUES ({', '.join('?' * 17)})"
 )
 _RECOUNT_ATTEMPTS = "UPDATE Meta SET value = (SELECT COUNT(*) FROM Attempt) WHERE name = 'attempts'"
 _UNKNOWN = "SELECT DISTINCT sweep FROM Attempt WHERE sweep NOT IN (SELECT id FROM Sweep)"
@@ -97,6 +98,7 @@ def _take_over(store: Store, found: Iterator[Found]) -> Recovered:
     execute(f"DELETE FROM Attempt WHERE {_WITHOUT_VALUE}")
     store.recount()
     execute(_RECOUNT_ATTEMPTS)
+    rewrite_history(store.connection)
     told.items, told.unchecked = execute("SELECT COUNT(*), COUNT(*) - COUNT(crc) FROM Dict").fetchone()
     (told.attempts,) = execute("SELECT COUNT(*) FROM Attempt").fetchone()
     told.damaged_attempts = sum(
@@ -106,8 +108,8 @@ def _take_over(store: Store, found: Iterator[Found]) -> Recovered:
 
 
 def _is_there(store: Store, row: int, columns: tuple[object, ...]) -> bool:
-    query = "SELECT crc, body_crc FROM Attempt WHERE id = ?"
-    return bool(store.connection.execute(query, (row,)).fetchone() == (columns[12], columns[11]))
+    query = "SELECT crc FROM Attempt WHERE id = ?"
+    return bool(store.connection.execute(query, (row,)).fetchone() == (columns[11],))
 
 
 def _stand_in(store: Store, number: int, name: str | None) -> None:

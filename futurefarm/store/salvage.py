@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .cells import Cell, adds_up, cell_at, leaf_cells, values
-from .checksum import body_checksum, checksum, head_checksum, sweep_checksum
+from .checksum import attempt_checksum, checksum, sweep_checksum
 from .format import NOTES, Header
 from .grip import Grip
 from .log import PAGE, frames
@@ -106,13 +106,15 @@ def _sweep(cell: Cell, columns: list[Any]) -> Found | None:
 
 
 def _attempt(cell: Cell, columns: list[Any]) -> Found | None:
-    head, crc, body = columns[1:13], columns[13], columns[14:]
-    head[9:11] = float(head[9]), float(head[10])  # SQLite stores 1.0 as 1
-    whole = crc == head_checksum(*head) and head[11] == body_checksum(*body)
-    return Found("Attempt", cell.row, (*head, crc, *body), whole)
+    *head, host, pid, started, seconds, crc, item, error, traceback, output = columns[1:]
+    started, seconds = float(started), float(seconds)  # SQLite stores 1.0 as 1
+    in_order = (*head, item, error, traceback, host, pid, started, seconds, output)
+    whole = crc == attempt_checksum(*in_order)
+    row = (*head, host, pid, started, seconds, crc, item, error, traceback, output)
+    return Found("Attempt", cell.row, row, whole)
 
 
-_JUDGES = {3: _item, 4: _sweep, 18: _attempt}
+_JUDGES = {3: _item, 4: _sweep, 17: _attempt}
 
 
 def _names(page: bytes) -> Iterator[Found]:

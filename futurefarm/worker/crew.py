@@ -133,6 +133,7 @@ class Crew:
     def _load(self) -> None:
         self._loaded = True
         self.function: Any = None
+        self.is_class = False
         self.load_error: BaseException | None = None
         self.retry_on: tuple[type[BaseException], ...] = (Exception,)
         try:

@@ -31,21 +31,25 @@ _lock = threading.RLock()  # re-entrant: a signal handler may interrupt its own 
 
 
 class interruptible:  # noqa: N801 - reads like a statement: `with interruptible():`
-    """Mark the user's code: `interrupt_running` reaches a thread only inside this block."""
+    """Mark the user's code: `interrupt_running` reaches a thread only inside this block.
 
-    __slots__ = ()
+    Made in the thread that will use it, as often as it likes.
+    """
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+        self._native = threading.get_native_id()
 
     def __enter__(self) -> None:
-        _running[threading.get_ident()] = threading.get_native_id()
+        _running[self._thread] = self._native
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        ident = threading.get_ident()
         with _lock:
-            _running.pop(ident, None)
-            struck = ident in _struck
-            _struck.discard(ident)
+            _running.pop(self._thread, None)
+            struck = self._thread in _struck
+            _struck.discard(self._thread)
         if struck and kind is not TaskInterrupted:
             _settle()
 

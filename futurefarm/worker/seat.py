@@ -7,6 +7,7 @@ import os
 import pickle
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ..report import Reporter
@@ -33,6 +34,8 @@ class Seat:
         self._surroundings = surroundings
         self._callable: Callable[..., Any] | None = None
         self._host, self._pid, _ = this_process()
+        # Only tasks that run beside the loop of the sweep, in its own process, are ever interrupted.
+        self._users_code = nullcontext() if crew.leashed else interruptible()
         self._begun = 0.0
         self._report = Reporter(
             page.done if page else _ignore, page.say if page else _ignore, self._should_stop
@@ -43,13 +46,14 @@ class Seat:
     def run(self, task: Task) -> Outcome:
         """Run one task; whatever it does to raise, an outcome comes back."""
         started = time.time()
-        printed = self.capture.begin()
+        capture, page = self.capture, self.page
+        printed = capture.begin()
         begun = self._begun = time.perf_counter()
         value = error = text = None
         status: Status = "ok"
         try:
-            if self.page is not None:
-                self.page.begin(task.number, self._taskname(), started, printed)
+            if page is not None:
+                page.begin(task.number, self._taskname(), started, printed)
             value, seconds = self._call(task, begun)
             self._surroundings.put_back()
         except BaseException as raised:
@@ -61,18 +65,18 @@ class Seat:
             error, text = described(raised)
         else:
             self.crew.limit.note(seconds)
-        output = self.capture.end(printed)
-        if self.page is not None:
-            self.page.end()
+        output = capture.end(printed)
+        if page is not None:
+            page.end()
         return Outcome(task, status, value, error, text, self._host, self._pid, started, seconds, output)
 
     def _call(self, task: Task, begun: float) -> tuple[bytes, float]:
         """Return the pickled result and how long the function took; the result itself is gone then."""
         args, kwargs = call_of(pickle.loads(task.item))
-        function = self._ready()
+        function = self._callable if self._callable is not None else self._ready()
         if self.crew.wants_report:
             kwargs["report"] = self._report
-        with interruptible():
+        with self._users_code:
             result = function(*args, **kwargs)
         seconds = time.perf_counter() - begun
         self._only_here()
@@ -104,16 +108,17 @@ class Seat:
         if crew.load_error is not None:
             raise crew.load_error.with_traceback(crew.load_traceback)
         if not crew.is_class:
+            self._callable = crew.function
             return crew.function  # type: ignore[no-any-return]
-        if self._callable is None:
-            keywords = dict(crew.initkwds)
-            if takes(crew.function.__init__, "process_number"):
-                keywords["process_number"] = self.page.number if self.page else 0
-            self._callable = crew.function(*crew.initargs, **keywords)
-        return self._callable
+        keywords = dict(crew.initkwds)
+        if takes(crew.function.__init__, "process_number"):
+            keywords["process_number"] = self.page.number if self.page else 0
+        made: Callable[..., Any] = crew.function(*crew.initargs, **keywords)
+        self._callable = made
+        return made
 
     def _taskname(self) -> str:
-        return str(getattr(self._callable, "taskname", ""))
+        return str(getattr(self._callable, "taskname", "")) if self.crew.is_class else ""
 
 
 class _TooLateError(TimeoutError):
