@@ -86,8 +86,15 @@ class Value:
     figure: str
     target: str
 
-    def contenders(self) -> set[str]:
-        return {_split(self.figure)[0]}
+    def names(self) -> list[str]:
+        """Return the figures that it is made of."""
+        return [self.figure]
+
+    def is_known(self, rounds: Seen) -> bool:
+        """Whether its contenders were asked, and could tell: one may need a tool that is not here."""
+        return all(
+            figure in rounds.get(contender, [{}])[0] for contender, figure in map(_split, self.names())
+        )
 
     def seen(self, rounds: Seen) -> list[float]:
         return _figures(rounds, self.figure)
@@ -111,8 +118,8 @@ class Ratio(Value):
         super().__init__(figure, target)
         object.__setattr__(self, "over", over)
 
-    def contenders(self) -> set[str]:
-        return {_split(self.figure)[0], _split(self.over)[0]}
+    def names(self) -> list[str]:
+        return [self.figure, self.over]
 
     def seen(self, rounds: Seen) -> list[float]:
         return [one / other for one, other in zip(_figures(rounds, self.figure), _figures(rounds, self.over))]
@@ -180,7 +187,7 @@ def main(
             name: {figure: _spread([each[figure] for each in measured]) for figure in measured[0]}
             for name, measured in seen.items()
         }
-        line["targets"] = [target.line(seen) for target in targets if target.contenders() <= set(chosen)]
+        line["targets"] = [target.line(seen) for target in targets if target.is_known(seen)]
     seconds = time.monotonic() - begin
     line |= {"seconds": round(seconds, 1), "stolen": round((stolen() - stolen_before) / seconds, 3)}
     print(json.dumps(line), flush=True)

@@ -1,0 +1,140 @@
+"""Results of 1, 10 and 100 MB, each kept and synced: beside a pool that keeps none, and beside bare writing.
+
+A task returns an array that its worker has made before, so what is timed is the way of the bytes. The speeds
+are in MB/s.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tasks
+from harness import WORKERS, Bench, Figures, Ratio, Value, expect, main
+from memory import forget_peak, peak, resident
+from pools import farm
+
+SIZES = (1, 10, 100)
+MEGABYTE = 1_000_000
+
+
+def counts(bench: Bench) -> dict[int, int]:
+    """Return the number of results by their size in MB."""
+    return dict(zip(SIZES, bench.choose((5, 2, 1), (200, 30, 6))))
+
+
+def first_numbers(arrays: Iterable[Any], size: int, count: int) -> None:
+    """Verify that there is an array of each number."""
+    seen = [(int(array[0]), float(array[-1]), array.nbytes) for array in arrays]
+    expect("arrays", sorted(seen), [(number, 0.5, size * MEGABYTE) for number in range(count)])
+
+
+def speeds(bench: Bench, call: Callable[[int, int], float]) -> Figures:
+    return {f"{size} MB": size * count / call(size, count) for size, count in counts(bench).items()}
+
+
+def futurefarm(bench: Bench) -> Figures:
+    from futurefarm import DataManager, run_tasks
+
+    warm_up = [(number, SIZES) for number in range(2 * WORKERS)]
+    farm(bench.folder / "warm up", tasks.make_arrays, warm_up)
+
+    def call(size: int, count: int) -> float:
+        dataman = DataManager(str(size), bench.folder)
+        items = [(number, size) for number in range(count)]
+        begin = time.perf_counter()
+        run_tasks(dataman, tasks.array, items, workers=WORKERS, progress=False)
+        return time.perf_counter() - begin
+
+    before = resident()
+    forget_peak()
+    figures = speeds(bench, call)
+    figures["memory of the parent"] = peak() - before
+    for size, count in counts(bench).items():
+        figures |= read_back(bench.folder, size, count)
+    return figures
+
+
+def read_back(folder: Path, size: int, count: int) -> Figures:
+    """Return the speeds of reading, and what it takes of memory to map all and look at both ends of each."""
+    from futurefarm import DataManager
+
+    copies = timed(DataManager(str(size), folder), size, count)
+    mapping = DataManager(str(size), folder, mmap=True)
+    before = resident()
+    forget_peak()
+    mapped = timed(mapping, size, count)
+    expect("mapped arrays that can be written", any(a.flags.writeable for a in mapping.values()), False)
+    return {
+        f"read {size} MB": copies,
+        f"map {size} MB": mapped,
+        f"memory of mapped {size} MB": peak() - before,
+    }
+
+
+def timed(dataman: Any, size: int, count: int) -> float:
+    begin = time.perf_counter()
+    first_numbers(dataman.values(), size, count)
+    return size * count / (time.perf_counter() - begin)
+
+
+def loky(bench: Bench) -> Figures:
+    """Return them to the parent, which keeps none of them."""
+    from loky import get_reusable_executor
+
+    executor = get_reusable_executor(max_workers=WORKERS)
+    list(executor.map(tasks.make_arrays, range(2 * WORKERS), [SIZES] * 2 * WORKERS))
+
+    def call(size: int, count: int) -> float:
+        begin = time.perf_counter()
+        first_numbers(executor.map(tasks.array, range(count), [size] * count), size, count)
+        return time.perf_counter() - begin
+
+    return speeds(bench, call)
+
+
+def os_write(bench: Bench) -> Figures:
+    return speeds(
+        bench, lambda size, count: write(bench.folder / str(size), size, count, sync=lambda _: None)
+    )
+
+
+def os_write_and_sync(bench: Bench) -> Figures:
+    """Sync after each result."""
+    return speeds(bench, lambda size, count: write(bench.folder / str(size), size, count, os.fdatasync))
+
+
+def write(path: Path, size: int, count: int, sync: Callable[[int], None]) -> float:
+    """Append all results to one file, from one process; return the seconds."""
+    tasks.array(0, size)
+    begin = time.perf_counter()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    for number in range(count):
+        os.write(descriptor, memoryview(tasks.array(number, size)).cast("B"))
+        sync(descriptor)
+    os.close(descriptor)
+    seconds = time.perf_counter() - begin
+    written = np.memmap(path, dtype=float, mode="r").reshape(count, -1)
+    first_numbers(written, size, count)
+    return seconds
+
+
+def targets() -> list[Value]:
+    found: list[Value] = []
+    for size, times in zip(SIZES, ("1.8", "2.5", "4")):
+        found.append(Ratio(f"futurefarm: {size} MB", f"loky: {size} MB", f">= {times}"))
+    for size in SIZES[1:]:
+        found.append(Ratio(f"futurefarm: {size} MB", f"os write: {size} MB", ">= 0.7"))
+        found.append(Ratio(f"futurefarm: {size} MB", f"os write and sync: {size} MB", ">= 0.7"))
+    found.append(Value("futurefarm: memory of the parent", "<= 20"))
+    found += [Value(f"futurefarm: memory of mapped {size} MB", "<= 20") for size in SIZES]
+    return found
+
+
+if __name__ == "__main__":
+    main([futurefarm, loky, os_write, os_write_and_sync], targets())
