@@ -230,7 +230,12 @@ class UntrustedValueError(UnreadableValueError, PermissionError):
 
 
 class IncompleteCopyError(SessionError):
-    """A session copied while it was written, without the log that held its last commits."""
+    """A session copied while it was written, without the log that held its last commits, or large values.
+
+    Attributes: ``path``, and ``key`` where it is about one value.
+    """
+
+    key: str | None = None
 
 
 class OverwrittenSessionError(SessionError):

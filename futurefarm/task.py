@@ -31,7 +31,7 @@ halfway; of a message that is sent in one piece there is no rest.
 """
 
 LARGEST = 10**9 - 10**6
-"""Bytes of an argument or result: a row of SQLite has at most 10**9, and there is more in it."""
+"""Bytes of an argument: a row of SQLite has at most 10**9, and there is more in it."""
 
 MAX_FAILED = 48
 """Failed tasks that one receipt names; a worker ends its chunk early when it has so many."""
@@ -158,8 +158,8 @@ def dumps_item(item: Any) -> bytes:
     for part in parts:
         kind = type(part)
         if kind not in _PLAIN and not (kind.__module__ == "numpy" and not _holds_objects(part)):
-            return _small_enough("an argument", _dumps_by_value(item))
-    return _small_enough("an argument", pickle.dumps(item, PROTOCOL))
+            return _small_enough(_dumps_by_value(item))
+    return _small_enough(pickle.dumps(item, PROTOCOL))
 
 
 def _holds_objects(part: Any) -> bool:
@@ -179,9 +179,9 @@ def dumps_result(value: Any) -> bytes:
     variables, which pickle refuses for other reasons.
 
     Raises:
-        UnstorableError: the value cannot be pickled, or is too large.
+        UnstorableError: the value cannot be pickled.
     """
-    return _small_enough("a result", dumps_apart(value, sys.maxsize)[0])
+    return dumps_apart(value, sys.maxsize)[0]
 
 
 def dumps_apart(value: Any, least: int) -> tuple[bytes, list[pickle.PickleBuffer]]:
@@ -213,11 +213,11 @@ def dumps_apart(value: Any, least: int) -> tuple[bytes, list[pickle.PickleBuffer
         raise _unstorable(value, error) from error
 
 
-def _small_enough(what: str, data: bytes) -> bytes:
+def _small_enough(data: bytes) -> bytes:
     if len(data) > LARGEST:
         raise UnstorableError(
-            f"{what} of {len(data):,} bytes cannot be stored: SQLite takes up to {LARGEST:,} in one piece. "
-            f"Divide it, or put it into a file of your own and pass its name."
+            f"an argument of {len(data):,} bytes cannot be stored: SQLite takes up to {LARGEST:,} in one "
+            f"piece. Divide it, or put it into a file of your own and pass its name."
         )
     return data
 

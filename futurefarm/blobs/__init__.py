@@ -6,8 +6,8 @@ where in the file the pieces lie; see `trailer`.
 
 The file begins with a head of 64 bytes: ``FFARblob``, 8 random bytes by which one such file is told from all
 others (trailers repeat them), and zeros. Each piece begins at a multiple of 64. What no trailer refers to
-means nothing: a writer was killed, or what referred to it is deleted. The file only ever grows, so a later copy
-of it serves every earlier state of what refers to it, and what is read may be mapped while others write.
+means nothing: a writer was killed, or what referred to it is deleted. The file only ever grows, so a later
+copy of it serves every earlier state of what refers to it, and what is read may be mapped while others write.
 
 Nothing here knows of sessions: whoever writes decides when to `Writer.sync`, which has to be before anything
 that refers to a piece is stored.

@@ -61,8 +61,10 @@ class Reader:
             raise self._too_short()
         # Only the checksum tells whether a piece is the right one where the file does not bear the mark.
         use = self.view if self.mapped and self._has(parts.mark) else self.read
-        pieces: list[Any] = [use(reference) for reference in parts.references]
-        return (pieces.pop(), pieces) if parts.whole else (parts.stream, pieces)
+        if parts.whole:
+            *buffers, stream = parts.references
+            return bytes(self.read(stream)), list(map(use, buffers))
+        return parts.stream, list(map(use, parts.references))
 
     def read(self, reference: Reference) -> bytearray:
         """Return a copy of a piece, checked.

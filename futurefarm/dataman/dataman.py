@@ -48,6 +48,9 @@ class DataManager:
             the holder. Reading never waits for a lock.
         trusted: True unpickles everything, whoever may have written it, and says so once; False reads plain
             data only; None decides as described.
+        mmap: True gives large arrays as read-only memory, mapped from the disk: they cost nothing until they
+            are looked at, and hardly any memory then. Unlike copies they are not checked for damage when they
+            are read; `check` does that. While they are used, their session must not be overwritten.
 
     Raises:
         DirectoryError: a file is in the way, or the place cannot be written.
@@ -68,16 +71,19 @@ class DataManager:
         *,
         lock_timeout: float = LOCK_TIMEOUT,
         trusted: bool | None = None,
+        mmap: bool = False,
     ) -> None:
         text, datapath = _path(name), _path(datapath)
         if not text or text.endswith(("/", os.sep)):
             raise UsageError(f"{text!r} cannot be the name of a DataManager: it names no directory.")
-        self._open(Directory(os.path.join(datapath, f"{text}.data")), lock_timeout, trusted)
+        self._open(Directory(os.path.join(datapath, f"{text}.data")), lock_timeout, trusted, mmap)
 
-    def _open(self, directory: Directory, lock_timeout: float, trusted: bool | None) -> None:
+    def _open(self, directory: Directory, lock_timeout: float, trusted: bool | None, mmap: bool) -> None:
+        if not isinstance(mmap, bool):
+            raise UsageTypeError(f"mmap must be True or False, not {mmap!r}.")
         if trusted is not None and not isinstance(trusted, bool):
             raise UsageTypeError(f"trusted must be True, False or None, not {trusted!r}.")
-        self._trust = Trust(directory.path, trusted)
+        self._trust = Trust(directory.path, trusted, mapped=mmap)
         self._directory = directory
         self._lock_timeout = check_lock_timeout(lock_timeout)
         self._keys = KeyMaker()
@@ -92,10 +98,11 @@ class DataManager:
         *,
         lock_timeout: float = LOCK_TIMEOUT,
         trusted: bool | None = None,
+        mmap: bool = False,
     ) -> DataManager:
         """Open the directory at ``path``, given whole: ``DataManager.at("taskfarmexample.data")``.
 
-        ``trusted`` is that of `DataManager`.
+        ``trusted`` and ``mmap`` are those of `DataManager`.
 
         Raises:
             UsageError: there is no such directory.
@@ -104,14 +111,14 @@ class DataManager:
         if not os.path.isdir(path):
             raise UsageError(f"there is no directory {path}. Give the path of a *.data directory.")
         manager = cls.__new__(cls)
-        manager._open(Directory(path), lock_timeout, trusted)
+        manager._open(Directory(path), lock_timeout, trusted, mmap)
         return manager
 
     def __repr__(self) -> str:
         return f"<DataManager {self.basepath}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.basepath, self._lock_timeout, self._trust.trusted)
+        return _reopen, (self.basepath, self._lock_timeout, self._trust.trusted, self._trust.mapped)
 
     # -- where things are
 
@@ -259,14 +266,16 @@ class DataManager:
     def get_pickle(self, key: str) -> bytes:
         """Return the pickle of a value as it was stored, checked for damage and not unpickled.
 
-        It is what is left of a value whose class is missing: ``pickletools.dis`` shows what it holds.
+        It is what is left of a value whose class is missing: ``pickletools.dis`` shows what it holds. Large
+        arrays, which lie in another file, are put back into it, so that ``pickle.loads`` reads it.
 
         Raises:
             KeyError: no session holds the key.
             DuplicateKeyError: several sessions do.
             DamagedSessionError: it is not what was written.
         """
-        return self._one(key)[1]
+        loader, value = self._one(key)
+        return loader.in_band(value, key)
 
     def get_merged(self, key: str) -> list[Any]:
         """Return the lists and tuples that the sessions hold under ``key``, joined to one list.
@@ -454,8 +463,8 @@ class DataManager:
         return (found for found in self._sessions.each(read, wanted) if found is not None)
 
 
-def _reopen(path: str, lock_timeout: float, trusted: bool | None) -> DataManager:
-    return DataManager.at(path, lock_timeout=lock_timeout, trusted=trusted)
+def _reopen(path: str, lock_timeout: float, trusted: bool | None, mmap: bool) -> DataManager:
+    return DataManager.at(path, lock_timeout=lock_timeout, trusted=trusted, mmap=mmap)
 
 
 def _path(path: Any) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..directory import Directory
-from ..errors import DamagedSessionError, SessionError, UnreadableValueError
+from ..errors import DamagedSessionError, IncompleteCopyError, SessionError, UnreadableValueError
 from ..ledger import Record
 from ..session import home_of, was_session
 from ..store import Attempt, Reader, check_log, damage, open_reader, verified, verified_key
@@ -42,7 +42,7 @@ class Sessions:
                 for row in self.rows(path, read):
                     try:
                         yield make(path, row)
-                    except (DamagedSessionError, UnreadableValueError) as error:
+                    except (DamagedSessionError, IncompleteCopyError, UnreadableValueError) as error:
                         problems.add(error)
             except SessionError as error:
                 problems.add(error)

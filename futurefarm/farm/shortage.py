@@ -41,7 +41,8 @@ class Shortage:
                 sweep.progress.say_that_the_disk_is_full(len(outcomes))
 
         try:
-            sweep.sessions.add(patience.store(lambda: commit(sweep.payload, outcomes), tell))
+            left = list(outcomes)
+            sweep.sessions.add(patience.store(lambda: commit(sweep.payload, left), tell))
         except SessionError as error:
             self.note([outcome.task.number for outcome in outcomes], error)
             return False

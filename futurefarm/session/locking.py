@@ -65,6 +65,10 @@ class LockingSession(Session):
             finally:  # not a plain count: Ctrl-C may have struck before the lock was taken
                 self._lock.release(level)
 
+    def _put(self, key: bytes, stream: bytes, buffers: Sequence[Any]) -> None:
+        with self._held():  # others who share the session write to the same file
+            super()._put(key, stream, buffers)
+
     def commit(self, sweep: str, record: str, outcomes: Sequence[Outcome]) -> int:
         """Store results and ledger rows in one transaction, as `Session.commit` does, holding the lock."""
         with self._held():

@@ -9,10 +9,11 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ..blobs import LARGE, has_trailer
 from ..directory import Directory
 from ..errors import SessionClosedError, SessionError, SessionLockedError, UsageTypeError
 from ..store import Store, checksum
-from ..task import PROTOCOL, Outcome, dumps_result
+from ..task import PROTOCOL, Outcome, dumps_apart
 from .files import open_store
 from .keys import KeyMaker, key_bytes
 from .lock import LOCK_TIMEOUT, Lock, Turn, check_lock_timeout
@@ -103,9 +104,13 @@ class Session(shelve.Shelf):  # type: ignore[type-arg]
         data = key_bytes(key)
         if data is None:
             raise UsageTypeError(f"the key of a value must be a text, not {key!r}.")
+        stream, buffers = dumps_apart(value, LARGE)
         with self._busy:
-            self._shelf[data] = dumps_result(value)
+            self._put(data, stream, buffers)
             self._fold_long_log()
+
+    def _put(self, key: bytes, stream: bytes, buffers: Sequence[Any]) -> None:
+        self._shelf[key] = self.store.keep(stream, buffers)
 
     def __contains__(self, key: object) -> bool:
         data = key_bytes(key)
@@ -152,11 +157,14 @@ class Session(shelve.Shelf):  # type: ignore[type-arg]
         Args:
             sweep: the id of the sweep.
             record: its provenance, JSON.
-            outcomes: how attempts ended; each that ended ``ok`` becomes a value under a key of its own.
+            outcomes: how attempts ended; each that ended ``ok`` becomes a value under a key of its own. What
+                was kept of their values (`Store.keep`) was kept by this very session.
 
         Returns:
             The number of the last row in the session's ledger.
         """
+        if self.closed:
+            raise SessionClosedError(f"the session {self.name} is closed.", path=self.path)
         keys = iter(self._keys.make(sum(outcome.status == "ok" for outcome in outcomes)))
         results: list[tuple[bytes, bytes, int]] = []
         attempts: list[tuple[Any, ...]] = []
@@ -164,6 +172,8 @@ class Session(shelve.Shelf):  # type: ignore[type-arg]
             key = None
             if value is not None:
                 key = next(keys).encode()
+                if len(value) >= LARGE or has_trailer(value):
+                    value = self.store.place(value)
                 results.append((key, value, checksum(key, value)))
             number, identity, replicate, attempt, item = task
             what = number, identity, replicate, attempt, status, key, item

@@ -18,6 +18,10 @@ wrong moment must be noticed, never be silently short, hence two marks in the he
 
 A copy that was torn while a log was folded in is known by what lies behind its last page; see `tail`.
 
+*Large values* lie in a file of their own beside the session, NAME.blobs (see `blobs`), which is there from
+the first one on. What refers to them is committed when they are on disk, with a note in Meta of how long the
+file must be: so a copy without it, or with an earlier state of it, is known. It only grows.
+
 What looks at damaged files, `examine` and `recover`, is imported from there: no worker should wait for it.
 """
 
@@ -35,9 +39,11 @@ from .format import (
     log_size,
     named,
     resembles_session,
+    sidecar,
     sync,
     verified,
     verified_key,
+    without_blobs,
 )
 from .reader import Attempt, Reader, open_reader
 from .store import Store
@@ -62,7 +68,9 @@ __all__ = [
     "open_reader",
     "overlaps",
     "resembles_session",
+    "sidecar",
     "sync",
     "verified",
     "verified_key",
+    "without_blobs",
 ]

@@ -68,8 +68,14 @@ RECOUNT = f"UPDATE Meta SET value = {COUNT_ITEMS} WHERE name IN {_COUNTERS}"
 COUNT_UNKNOWN = f"{RECOUNT} AND value IS NULL"
 COUNT_ATTEMPTS = "UPDATE Meta SET value = value + ? WHERE name = 'attempts'"
 
-NOTES = frozenset({"count", "again", "attempts", "generation", "log", "foreign"})
+NOTES = frozenset({"count", "again", "attempts", "generation", "log", "foreign", "blobs"})
 """The names in Meta."""
+
+# How long the file with the large values must be. It is there from the first one on.
+NOTE_BLOBS = (
+    "INSERT INTO Meta VALUES ('blobs', ?) ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)"
+)
+BLOBS = "SELECT value FROM Meta WHERE name = 'blobs'"
 
 FOREIGN = "SELECT 1 FROM Meta WHERE name = 'foreign'"
 MARK_FOREIGN = "INSERT OR IGNORE INTO Meta VALUES ('foreign', 1)"
@@ -242,10 +248,45 @@ def check_standing(path: Path, noted: Mapping[str, Any]) -> None:
 def incomplete(path: Path) -> IncompleteCopyError:
     return IncompleteCopyError(
         f"the session {path.name} is an incomplete copy: it was copied while it was being written, and parts "
-        f"of it are of different moments, or its log {path.name}-wal is missing. Copy it again from where it "
-        f"came, or merge that directory with dataman.merge(). To make do with what is here: {_repair(path)}",
+        f"of it are of different moments, or its log {path.name}-wal is missing. {_copy_again(path)}",
         path=str(path),
     )
+
+
+def without_blobs(path: Path, key: str | None = None) -> IncompleteCopyError:
+    """Return the error for a session whose large values are not all there."""
+    what = "it" if key is None else f"the value of {key!r}"
+    return IncompleteCopyError(
+        f"the session {path.name} is an incomplete copy: its file {sidecar(path).name}, with large values, "
+        f"is missing or was copied before {what} was whole. {_copy_again(path)}",
+        path=str(path),
+        key=key,
+    )
+
+
+def _copy_again(path: Path) -> str:
+    return (
+        f"Copy it again from where it came, or merge that directory with dataman.merge(). To make do with "
+        f"what is here: {_repair(path)}"
+    )
+
+
+def sidecar(path: Path) -> Path:
+    """Return the path of the file that holds the large values of a session."""
+    return Path(f"{path}.blobs")
+
+
+def check_blobs(path: Path, connection: sqlite3.Connection) -> None:
+    """Raise IncompleteCopyError if the file with the large values of a session is missing or too short."""
+    (length,) = connection.execute(BLOBS).fetchone() or (0,)
+    if type(length) is not int:
+        raise damage(path, "how many large values it has is not what was written")
+    try:
+        whole = not length or os.stat(sidecar(path)).st_size >= length
+    except FileNotFoundError:
+        whole = False
+    if not whole:
+        raise without_blobs(path)
 
 
 def advice(path: Path) -> str:

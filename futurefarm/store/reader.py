@@ -20,6 +20,7 @@ from .format import (
     Header,
     Home,
     at_home,
+    check_blobs,
     check_sealed,
     check_standing,
     checked,
@@ -322,6 +323,7 @@ def open_reader(path: Path, *, home: Home | None = None) -> Iterator[Reader | No
         try:
             if not at_home(path, home):
                 _check_copy(reader, header)
+                check_blobs(path, connection)
         except IncompleteCopyError:
             if not at_home(path, home):  # else a writer came, or went, while we looked
                 raise

@@ -6,7 +6,7 @@ import ctypes
 import os
 import sqlite3
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
@@ -22,10 +22,12 @@ from .format import (
     FORMAT,
     GET,
     HAS,
+    NOTE_BLOBS,
     RECOUNT,
     Header,
     Home,
     at_home,
+    check_blobs,
     check_log,
     checked,
     count,
@@ -39,6 +41,7 @@ from .format import (
 from .grip import Grip
 from .guard import harden
 from .history import add_history
+from .sidecar import Sidecar
 from .tail import Tail
 from .watch import Watch
 
@@ -95,6 +98,7 @@ class Store(MutableMapping[bytes, bytes]):
         self._wal = wal
         self._depth = 0
         self._connection: sqlite3.Connection | None = None
+        self._sidecar = Sidecar(path)
         with named_errors(path):
             header = checked(path, home)
             check_log(path)  # to write on would overwrite what can be recovered
@@ -107,6 +111,7 @@ class Store(MutableMapping[bytes, bytes]):
                     path, isolation_level=None, timeout=BUSY / 1000, check_same_thread=False
                 )
                 harden(path, self._connection)
+                check_blobs(path, self._connection)  # to write behind the end of a short copy would hide it
                 self._begin_log(header, self._connection)
                 self._watch = Watch(path, home, wal=wal)
             except BaseException:
@@ -208,6 +213,39 @@ class Store(MutableMapping[bytes, bytes]):
         """Whether others may have written what is in it, in the directory from which it was merged."""
         return self._execute(FOREIGN, ()).fetchone() is not None
 
+    # -- large ones
+
+    def keep(self, stream: bytes, buffers: Sequence[Any] = ()) -> bytes:
+        """Write what is large of a value beside the session at once; return what stands in its place.
+
+        It is on disk when a value that refers to it is stored. Several threads may do so at once.
+
+        Raises:
+            StorageFullError: there is no space, and nothing of it is left.
+            SessionError: it cannot be written.
+        """
+        return self._open_sidecar.keep(stream, buffers)
+
+    def place(self, value: bytes) -> bytes:
+        """Keep what is large of a value that was pickled elsewhere; leave one that was kept here as it is."""
+        return self._open_sidecar.place(value)
+
+    @property
+    def mark(self) -> bytes | None:
+        """What tells the file with its large values from all others; None where there is none yet."""
+        return self._open_sidecar.mark
+
+    @property
+    def _open_sidecar(self) -> Sidecar:
+        _ = self.connection
+        return self._sidecar
+
+    def _settle(self) -> None:
+        """Make large values durable before the commit of what refers to them."""
+        length = self._sidecar.settle()
+        if length is not None:
+            self._execute(NOTE_BLOBS, (length,))
+
     # -- many at once
 
     def append(
@@ -304,6 +342,8 @@ class Store(MutableMapping[bytes, bytes]):
             self._execute(f"SAVEPOINT part{depth}" if depth else "BEGIN IMMEDIATE", ())
             self._depth = depth + 1
             yield
+            if not depth:
+                self._settle()
             self._execute(f"RELEASE part{depth}" if depth else "COMMIT", ())
             self._depth = depth
         except BaseException:
@@ -385,6 +425,7 @@ class Store(MutableMapping[bytes, bytes]):
 
     def close(self) -> None:
         """Seal the file, unless another process has it open, and close it. Closing twice is harmless."""
+        self._sidecar.close()
         if self._connection is None:
             return
         if self._pid != os.getpid():  # of the process that this one was forked from

@@ -116,7 +116,7 @@ def _array(data: Any, kind: Any, shape: Any, order: str) -> np.ndarray[Any, Any]
     import numpy as np
 
     _plain_kind(kind)
-    if type(data) not in (bytes, bytearray):
+    if type(data) not in (bytes, bytearray, memoryview):  # the last ones are buffers out of band
         raise TypeError(type(data).__name__)
     if math.prod(_shape(shape)) * kind.itemsize != len(data):
         raise ValueError("its size")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import pickletools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .parts import Arguments, Global, NotPlainError, Part, Pending, check_frail, checked_key, value
@@ -21,18 +21,20 @@ __all__ = ["loads"]
 _LISTS = (list, deque)
 
 
-def loads(data: bytes, find: Callable[[str, str], Global]) -> Any:
+def loads(data: bytes, find: Callable[[str, str], Global], buffers: Sequence[Any] = ()) -> Any:
     """Return the plain data that a pickle holds; memory and time are in proportion to its length.
 
     Args:
         data: the pickle.
         find: gives what stands for a global, by its module and name.
+        buffers: the memory that lies out of band, in the order in which the pickle asks for it.
 
     Raises:
         NotPlainError: it holds something else, which was not made.
         Exception: it is no pickle, or a damaged one.
     """
-    machine = _Machine(find, budget=16 * len(data) + 10_000)
+    size = len(data) + sum(map(len, buffers))
+    machine = _Machine(find, buffers, budget=16 * size + 10_000)
     for opcode, argument, _ in pickletools.genops(data):
         step = _STEPS.get(opcode.name)
         if step is None:
@@ -43,8 +45,9 @@ def loads(data: bytes, find: Callable[[str, str], Global]) -> Any:
 
 
 class _Machine:
-    def __init__(self, find: Callable[[str, str], Global], budget: int) -> None:
+    def __init__(self, find: Callable[[str, str], Global], buffers: Sequence[Any], budget: int) -> None:
         self.find = find
+        self.buffers = iter(buffers)
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -71,6 +74,19 @@ class _Machine:
 
     def pop_mark(self, _: object) -> None:
         self.popped()
+
+    # -- what lies out of band
+
+    def next_buffer(self, _: object) -> None:
+        buffer = next(self.buffers, None)
+        if buffer is None:
+            raise ValueError("a buffer is missing")
+        self.push(buffer)
+
+    def read_only(self, _: object) -> None:
+        if type(self.stack[-1]) not in (bytearray, memoryview):
+            raise NotPlainError(f"a buffer of {type(self.stack[-1]).__name__}")
+        self.stack[-1] = memoryview(self.stack[-1]).toreadonly()
 
     # -- the memo
 
@@ -196,13 +212,15 @@ def _tuple_of(number: int) -> Callable[[_Machine, Any], None]:
 
 
 # The opcodes of Python 3's pickles, without those that ask for more than plain data: instances by other ways
-# (INST, OBJ, NEWOBJ_EX), the registry of extensions, persistent ids, and buffers that lie elsewhere.
+# (INST, OBJ, NEWOBJ_EX), the registry of extensions, and persistent ids.
 _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     **dict.fromkeys(["PROTO", "FRAME", "STOP"], _Machine.nothing),
     **dict.fromkeys(["INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"], _Machine.push),
     **dict.fromkeys(["FLOAT", "BINFLOAT", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"], _Machine.push),
     **dict.fromkeys(["UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"], _Machine.push),
     "BYTEARRAY8": _Machine.push,
+    "NEXT_BUFFER": _Machine.next_buffer,
+    "READONLY_BUFFER": _Machine.read_only,
     "NONE": _constant(lambda: None),
     "NEWTRUE": _constant(lambda: True),
     "NEWFALSE": _constant(lambda: False),

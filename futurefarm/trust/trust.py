@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UnreadableValueError, UntrustedValueError
+from ..blobs import MissingBlobError, Reader, detach, has_trailer, in_band
+from ..errors import SessionError, UnreadableValueError, UntrustedValueError
+from ..store import damage, named, sidecar, without_blobs
 from .makers import find
 from .parts import NotPlainError
 from .plain import loads
 
 __all__ = ["Loader", "Trust", "TrustWarning"]
 
-_LOGS = ("-wal", "-journal")
+_BESIDE = ("-wal", "-journal", ".blobs")
 
 
 class TrustWarning(UserWarning):
@@ -30,10 +32,12 @@ class Loader:
     Args:
         path: of the session.
         doubt: why its values are read as plain data only, or None.
+        mapped: whether arrays that lie out of band are mapped, read-only and not checked, instead of copied.
     """
 
     path: Path
     doubt: str | None
+    mapped: bool = False
 
     def loads(self, data: bytes, key: str | None, what: str = "") -> Any:
         """Unpickle a value.
@@ -46,9 +50,14 @@ class Loader:
         Raises:
             UntrustedValueError: it is more than plain data, and others may have written it; nothing was run.
             UnreadableValueError: it cannot be unpickled.
+            DamagedSessionError: what lies out of band is not what was written.
+            IncompleteCopyError: ... or is not there.
         """
+        stream, buffers = self._whole(data, key)
         try:
-            return pickle.loads(data) if self.doubt is None else loads(data, find)
+            if self.doubt is None:
+                return pickle.loads(stream, buffers=buffers)
+            return loads(stream, find, buffers)
         except NotPlainError as error:
             what = what or f"the value of {key!r}"
             raise UntrustedValueError(
@@ -75,6 +84,47 @@ class Loader:
                 cause=cause,
             ) from error
 
+    def in_band(self, data: bytes, key: str) -> bytes:
+        """Return a value as one whole pickle; nothing is unpickled.
+
+        Raises:
+            DamagedSessionError: what lies out of band is not what was written.
+            IncompleteCopyError: ... or is not there.
+        """
+        if not has_trailer(data):
+            return data
+        try:
+            return in_band(*self._whole(data, key))
+        except (ValueError, StopIteration) as error:  # with a checksum that fits, so it was written like this
+            raise UnreadableValueError(
+                f"the value of {key!r} in the session {self.path.name} is no whole pickle ({error}).",
+                path=str(self.path),
+                session=self.path.name,
+                key=key,
+                cause=f"{type(error).__name__}: {error}"[:500],
+            ) from error
+
+    def _whole(self, data: bytes, key: str | None) -> tuple[bytes, list[Any]]:
+        """Return a pickle and the buffers that it asks for."""
+        if not has_trailer(data):
+            return data, []
+        try:
+            with Reader(sidecar(self.path), mapped=self.mapped) as reader:
+                return reader.get(detach(data))
+        except MissingBlobError as error:
+            if not self.path.exists():
+                raise SessionError(
+                    f"the session {self.path.name} was removed while {self.path.parent} was read, or was "
+                    f"joined to another one by `futurefarm compact`. Read again.",
+                    path=str(self.path),
+                ) from error
+            raise without_blobs(self.path, key) from error
+        except ValueError as error:
+            what = "a value" if key is None else f"the value of {key!r}"
+            raise damage(self.path, f"{what} is not what was written ({error})", key) from error
+        except OSError as error:
+            raise named(self.path, error) from error
+
 
 class Trust:
     """Decides how the values of a directory's sessions are read.
@@ -83,11 +133,13 @@ class Trust:
         folder: the directory.
         trusted: True unpickles everything, False reads plain data only, None unpickles where the directory
             and the session are the user's own and nobody else can write to them.
+        mapped: as in `Loader`.
     """
 
-    def __init__(self, folder: Path, trusted: bool | None = None) -> None:
+    def __init__(self, folder: Path, trusted: bool | None = None, *, mapped: bool = False) -> None:
         self.folder = folder
         self.trusted = trusted
+        self.mapped = mapped
         self._said = False
 
     def loader(self, path: Path, *, foreign: bool) -> Loader:
@@ -96,7 +148,7 @@ class Trust:
         if doubt is not None and self.trusted:
             self._say(doubt)
             doubt = None
-        return Loader(path, doubt)
+        return Loader(path, doubt, self.mapped)
 
     def doubt(self, path: Path, *, foreign: bool) -> str | None:
         """Return why somebody else may have written the values of a session, or None."""
@@ -104,7 +156,7 @@ class Trust:
             return "the directory was opened with trusted=False"
         if foreign:
             return f"{path.name} has been merged from a directory that is not yours alone"
-        files = (str(path), *(f"{path}{ending}" for ending in _LOGS))
+        files = (str(path), *(f"{path}{ending}" for ending in _BESIDE))
         return _doubt(str(self.folder)) or next(filter(None, map(_doubt, files)), None)
 
     def _say(self, doubt: str) -> None:

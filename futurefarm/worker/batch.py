@@ -105,7 +105,7 @@ class Batch:
                     raise
                 except FutureFarmError:
                     # The parent commits through a session of its own, or reports why it cannot.
-                    self._unsent += self._outcomes
+                    self._unsent += map(self.crew.whole, self._outcomes)
             else:
                 self._unsent += self._outcomes
             self._outcomes = []

@@ -8,19 +8,20 @@ import pickle
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from ..blobs import LARGE
 from ..directory import Directory, new_session_name, stop_mark
 from ..errors import FutureFarmError, SessionClosedError, SessionError, StorageFullError
 from ..limit import Limit
 from ..session import LOG_LIMIT, Session
 from ..status import Page
-from ..task import Chunk, Job, Outcome, Receipt, Task
+from ..task import Chunk, Job, Outcome, Receipt, Task, dumps_apart, dumps_result
 from .batch import Batch
 from .capture import Capture
 from .keeper import Keeper
+from .kept import Kept
 from .leash import is_child_of, prepare_process
 from .outfile import OutputFile
 from .seat import Seat, takes_report
@@ -78,8 +79,8 @@ def leave(sweep: str) -> None:
                 crew.retire()
 
 
-def commit(job: bytes, outcomes: Sequence[Outcome]) -> str:
-    """Commit outcomes through the session of this process; return its name."""
+def commit(job: bytes, outcomes: list[Outcome]) -> str:
+    """Commit outcomes through the session of this process; return its name. See `Crew.commit`."""
     return _crew(job).commit(outcomes)
 
 
@@ -113,6 +114,7 @@ class Crew:
         self.capture: Capture | None = None
         self._session: Session | None = None
         self._session_name: str | None = None
+        self._kept = Kept()
         self._retired = False
         self._lock = threading.RLock()
         self._stop_looked = 0.0
@@ -213,10 +215,28 @@ class Crew:
 
     # -- committing
 
-    def commit(self, outcomes: Sequence[Outcome]) -> str:
+    def keep(self, result: Any) -> bytes:
+        """Pickle a result. What is large of it goes to disk at once: the next task may change the array.
+
+        Where that fails, the pickle has all of it, and the commit finds out what there is to do.
+        """
+        if not self.sees:
+            return dumps_result(result)
+        stream, buffers = dumps_apart(result, LARGE)
+        if not buffers and len(stream) < LARGE:
+            return stream
+        try:
+            with self._lock:
+                session = self._open()
+            return self._kept.keep(session, stream, buffers)
+        except SessionError:
+            return dumps_result(result)
+
+    def commit(self, outcomes: list[Outcome]) -> str:
         """Commit outcomes and return the session's name; when it fails, once more through a new one.
 
-        A file on which writing or syncing failed is not written again: a second sync may report success for
+        What is large of them goes to disk first, and then stands in the list as it is stored. A file on which
+        writing or syncing failed is not written again: a second sync may report success for
         pages that the first one lost. A full disk loses nothing: the same file will do, when there is space.
 
         Raises:
@@ -226,17 +246,25 @@ class Crew:
         with self._lock:
             begun = time.perf_counter()
             try:
-                session = self._open()
-                session.commit(self.job.sweep, self.job.record, outcomes)
+                session = self._commit(outcomes)
             except StorageFullError:
                 raise
             except SessionError:
                 self._drop()
-                session = self._open()
-                session.commit(self.job.sweep, self.job.record, outcomes)
+                session = self._commit(outcomes)
             # One that took unusually long, because it was the first or had no core, counts for little.
             self.commit_seconds = min(time.perf_counter() - begun, 1.1 * self.commit_seconds)
             return session.name
+
+    def _commit(self, outcomes: list[Outcome]) -> Session:
+        session = self._open()
+        self._kept.move(outcomes, session)
+        session.commit(self.job.sweep, self.job.record, outcomes)
+        return session
+
+    def whole(self, outcome: Outcome) -> Outcome:
+        """Return an outcome with all of its value in it, for the process that called ``run_tasks``."""
+        return self._kept.whole(outcome)
 
     def _open(self) -> Session:
         if self._retired:

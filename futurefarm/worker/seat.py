@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..report import Reporter
 from ..status import Page, this_process
-from ..task import Outcome, Status, Task, call_of, dumps_result
+from ..task import Outcome, Status, Task, call_of
 from .failure import described
 from .interrupt import TaskInterrupted, interruptible
 
@@ -81,7 +81,7 @@ class Seat:
         seconds = time.perf_counter() - begun
         self._only_here()
         self._check_time(seconds)
-        return dumps_result(result), seconds
+        return self.crew.keep(result), seconds
 
     def close(self) -> None:
         if self.page is not None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from byhand import Shelf
 from harness import Bench, Figures, Ratio, Value, WrongResultError, expect, main, say
 from pools import numbers_of
-from sessions import outcomes_of, tasks_of
 
 BATCH = 256
 BEGIN, END = "/begin-of-commits", "/end-of-commits"
@@ -51,14 +50,20 @@ def futurefarm(bench: Bench) -> Figures:
 def in_batches(folder: Path, count: int) -> float:
     """Commit as a worker does: results with the ledger's rows of their tasks."""
     from futurefarm import DataManager
+    from futurefarm.task import Outcome, Task
 
     dataman = DataManager("batches", folder)
-    tasks = tasks_of(range(count))
+    tasks = [Task(n, n.to_bytes(16, "big"), 0, 1, pickle.dumps(n, 5)) for n in range(count)]
+    rest = {"error": None, "traceback": None, "host": "host", "pid": 1, "output": None}
+
+    def outcome(number: int) -> Outcome:
+        value = pickle.dumps((number, number * 0.5), 5)
+        return Outcome(tasks[number], "ok", value, started=0.5 * number, seconds=0.001, **rest)
 
     def commit_all() -> None:
         os.access(BEGIN, os.F_OK)
         for batch in batches(count):
-            session.commit("sweep", "{}", outcomes_of(tasks[batch.start : batch.stop]))
+            session.commit("sweep", "{}", [outcome(number) for number in batch])
         os.access(END, os.F_OK)
 
     with dataman.session() as session:

@@ -13,7 +13,7 @@ from typing import Any
 from machine import describe
 
 HERE = Path(__file__).parent
-CASES = ["noop", "stream", "grain", "mixed", "commits", "reading", "startup"]
+CASES = ["noop", "stream", "grain", "mixed", "commits", "startup"]
 """In the order of the report."""
 DEADLINE = 600.0  # seconds that one case may take, far above what it should
 
