@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from futurefarm import DataManager
+from futurefarm.executors import end_idle_workers
 
 from .disk import SmallDisk
 
@@ -58,6 +59,7 @@ def _by_value_to_processes(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(autouse=True)
 def _nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
+    end_idle_workers()
     if getattr(request.cls, "keeps_workers", False) or not (threads() or workers()):
         return
     gc.collect()  # what only waits for the collector is not left behind

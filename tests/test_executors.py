@@ -26,6 +26,7 @@ from futurefarm.executors import available, known, override, register, registry,
 from futurefarm.executors.fleet import Fleet
 from futurefarm.executors.loky import LokyProcess
 from futurefarm.executors.serial import SerialExecutor
+from futurefarm.executors.ship import Ship
 from futurefarm.testing import ExecutorSuite, ManualExecutor
 from futurefarm.testing.tasks import keep
 
@@ -313,7 +314,7 @@ def test_a_call_that_was_queued_where_no_worker_could_be_started_is_run_once(dat
 
 def test_a_death_that_the_executor_does_not_notice_is_noticed(monkeypatch):
     """As of a pool that waits for the rest of a message from a worker that is dead."""
-    monkeypatch.setattr("futurefarm.executors.fleet.UNNOTICED", 0.0)
+    monkeypatch.setattr("futurefarm.executors.ship.UNNOTICED", 0.0)
 
     class Process:
         pid, exitcode, alive = 42, -9, True
@@ -330,7 +331,7 @@ def test_a_death_that_the_executor_does_not_notice_is_noticed(monkeypatch):
             self._processes = {42: Process()}
 
     made = []
-    fleet = Fleet(lambda: made.append(Deaf()) or made[-1], 1)
+    fleet = Fleet([Ship(lambda: made.append(Deaf()) or made[-1])])
     lost, next_one = fleet.submit(abs, -1), fleet.submit(abs, -2)
     fleet.check()
     assert not lost.done()
@@ -353,7 +354,7 @@ def leaves_a_thread(x):
 
 @pytest.mark.parametrize("name", ["loky", "process"])
 def test_a_process_that_does_not_leave_is_ended(dataman, monkeypatch, name):
-    monkeypatch.setattr("futurefarm.executors.fleet.LEAVE", 0.2)
+    monkeypatch.setattr("futurefarm.executors.ship.LEAVE", 0.2)
     run_tasks(dataman, leaves_a_thread, [1, 2], name, workers=1, progress=False)
 
     assert [1, 2] == list(dataman.values())
@@ -362,7 +363,7 @@ def test_a_process_that_does_not_leave_is_ended(dataman, monkeypatch, name):
 @pytest.mark.parametrize("cancel", [False, True])
 def test_a_fleet_that_is_shut_down_finishes_or_cancels_what_waits(cancel):
     made = []
-    fleet = Fleet(lambda: made.append(ManualExecutor()) or made[-1], 1)
+    fleet = Fleet([Ship(lambda: made.append(ManualExecutor()) or made[-1])])
     running, waiting = fleet.submit(abs, -1), fleet.submit(abs, -2)
     closing = threading.Thread(target=fleet.shutdown, kwargs={"cancel_futures": cancel})
     closing.start()

@@ -11,7 +11,8 @@ An executor may have a method ``kill_workers()``, as those of Python 3.14 do; it
 tasks at once. `futurefarm.testing.ExecutorSuite` tests whether an executor is fit.
 """
 
+from .harbour import end_idle_workers
 from .pool import Pool
 from .registry import Engine, available, known, override, register, resolve
 
-__all__ = ["Engine", "Pool", "available", "known", "override", "register", "resolve"]
+__all__ = ["Engine", "Pool", "available", "end_idle_workers", "known", "override", "register", "resolve"]

@@ -13,12 +13,9 @@ from loky.backend import resource_tracker
 
 from ..status import this_process
 from ..worker import prepare_process, signals_held
-from .harbour import Harbour
+from .harbour import IDLE, Harbour
 
 __all__ = ["LokyProcess", "make"]
-
-IDLE = 300
-"""Seconds after which idle workers leave; loky's own 10 are short for simulators that take 7 to import."""
 
 
 class LokyProcess(ProcessPoolExecutor):  # type: ignore[misc]

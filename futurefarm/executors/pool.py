@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from typing import Any, NamedTuple
 
 from ..errors import BrokenExecutorError
 from ..worker import run_chunk
+from .fleet import Fleet
 from .harbour import Harbour
 from .registry import Engine
 
@@ -112,13 +113,20 @@ class Pool:
         if executor is not None and self.engine.factory is not None:
             _kill(executor)
 
-    def close(self, *, kill: bool = False) -> None:
-        """Shut down an executor that was made here, and wait until its workers are gone."""
+    def close(self, message: Callable[[], object], *, kill: bool = False) -> None:
+        """Shut down an executor that was made here, and wait until its workers are gone, or wait for more.
+
+        Args:
+            message: what workers that stay call at the end.
+            kill: end them at once.
+        """
         executor, self._executor = self._executor, None
         if executor is None or self.engine.factory is None:
             return
         if kill:
             _kill(executor)
+        elif isinstance(self.engine.factory, Harbour) and isinstance(executor, Fleet):
+            self.engine.factory.take_back(executor, message)
         else:
             executor.shutdown(wait=True)
 

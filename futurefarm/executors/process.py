@@ -66,4 +66,9 @@ def _inherited(environment: Mapping[str, str]) -> Iterator[None]:
                     os.environ[name] = value
 
 
+if hasattr(os, "register_at_fork"):  # no child gets the variables of a worker, nor a lock that nobody frees
+    os.register_at_fork(
+        before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_starting.release
+    )
+
 make = Harbour(Process)

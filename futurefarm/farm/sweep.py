@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import time
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from typing import Any
 
 from ..cores import threads_limited_here
@@ -200,7 +201,7 @@ class Sweep:
         if now:
             self.rescue.end_workers()
         self.stop.tell_workers()  # they seal their sessions
-        self.pool.close(kill=now)
+        self.pool.close(partial(leave, self.name), kill=now)
         leave(self.name)
         if now:
             self.rescue.count_unacknowledged()
