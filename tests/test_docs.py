@@ -34,6 +34,10 @@ def test_there_are_pages_with_code():
     assert {"README.md", "quickstart.md"} <= {page.name for page in PAGES}
 
 
+def test_the_figures_of_the_performance_page_are_those_that_were_measured():
+    subprocess.run([sys.executable, ROOT / "tests/benchmarks/page.py", "--check"], check=True, timeout=60)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_code_of_the_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

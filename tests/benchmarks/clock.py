@@ -36,8 +36,8 @@ class Clock:
         last = self._rate(8, 9)
         first = self.tenths[0][0] / self.tenths[0][1]
         return {
-            "rate": self.total / self.now,
-            "first result": self.first,
+            "tasks/s": self.total / self.now,
+            "first result, s": self.first,
             "last tenth over first": last / first,
             "last tenth over second": last / self._rate(0, 1),
         }

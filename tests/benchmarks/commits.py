@@ -16,6 +16,7 @@ from pathlib import Path
 from byhand import Shelf
 from harness import Bench, Figures, Ratio, Value, WrongResultError, expect, main, say
 from pools import numbers_of
+from sessions import outcomes_of, tasks_of
 
 BATCH = 256
 BEGIN, END = "/begin-of-commits", "/end-of-commits"
@@ -32,6 +33,10 @@ def batches(count: int) -> Iterator[range]:
     return (range(start, min(start + BATCH, count)) for start in range(0, count, BATCH))
 
 
+def singly(count: int) -> Iterator[range]:
+    return (range(number, number + 1) for number in range(count))
+
+
 def timed(count: int, call: Callable[[], None]) -> float:
     """Return how many results a second."""
     begin = time.perf_counter()
@@ -42,28 +47,22 @@ def timed(count: int, call: Callable[[], None]) -> float:
 def futurefarm(bench: Bench) -> Figures:
     count = count_of(bench)
     return {
-        "in batches": in_batches(bench.folder, count),
-        "one by one": one_by_one(bench.folder, count),
+        "in batches, results/s": in_batches(bench.folder, count),
+        "one by one, results/s": one_by_one(bench.folder, count),
     }
 
 
 def in_batches(folder: Path, count: int) -> float:
     """Commit as a worker does: results with the ledger's rows of their tasks."""
     from futurefarm import DataManager
-    from futurefarm.task import Outcome, Task
 
     dataman = DataManager("batches", folder)
-    tasks = [Task(n, n.to_bytes(16, "big"), 0, 1, pickle.dumps(n, 5)) for n in range(count)]
-    rest = {"error": None, "traceback": None, "host": "host", "pid": 1, "output": None}
-
-    def outcome(number: int) -> Outcome:
-        value = pickle.dumps((number, number * 0.5), 5)
-        return Outcome(tasks[number], "ok", value, started=0.5 * number, seconds=0.001, **rest)
+    tasks = tasks_of(range(count))
 
     def commit_all() -> None:
         os.access(BEGIN, os.F_OK)
         for batch in batches(count):
-            session.commit("sweep", "{}", [outcome(number) for number in batch])
+            session.commit("sweep", "{}", outcomes_of(tasks[batch.start : batch.stop]))
         os.access(END, os.F_OK)
 
     with dataman.session() as session:
@@ -112,8 +111,10 @@ class Log:
 def log(bench: Bench) -> Figures:
     count = count_of(bench)
     return {
-        "in batches": logged(bench.folder / "batches", batches(count), count),
-        "one by one": logged(bench.folder / "singly", (range(n, n + 1) for n in range(count)), count),
+        "in batches, results/s": logged(bench.folder / "batches", batches(count), count),
+        "one by one, results/s": logged(
+            bench.folder / "singly", (range(n, n + 1) for n in range(count)), count
+        ),
     }
 
 
@@ -141,7 +142,7 @@ def gdbm_by_hand(bench: Bench) -> Figures:
 
     rate = timed(count, store_all)
     expect("results on the shelf", shelf.count(), count)
-    return {"one by one": rate}
+    return {"one by one, results/s": rate}
 
 
 def system_calls(bench: Bench) -> Figures:
@@ -168,13 +169,17 @@ def syncs(folder: Path, function: Callable[[Path, int], float], count: int) -> i
     return sum(f" {name}(" in line for line in during.splitlines() for name in SYNCS)
 
 
+def ratio(title: str, how: str, peer: str, target: str) -> Ratio:
+    return Ratio(title, f"futurefarm: {how}, results/s", f"{peer}: {how}, results/s", target)
+
+
 if __name__ == "__main__":
     main(
         [futurefarm, log, gdbm_by_hand, system_calls],
         [
-            Ratio("futurefarm: in batches", "log: in batches", ">= 0.3"),
-            Ratio("futurefarm: one by one", "gdbm by hand: one by one", ">= 8"),
-            Value("system calls: syncs in a batch", "== 1"),
-            Value("system calls: syncs in a single commit", "== 1"),
+            ratio("batches of 256, over an append-only log", "in batches", "log", ">= 0.3"),
+            ratio("one by one, over gdbm by hand", "one by one", "gdbm by hand", ">= 8"),
+            Value("syncs of a batch", "system calls: syncs in a batch", "== 1"),
+            Value("syncs of a single commit", "system calls: syncs in a single commit", "== 1"),
         ],
     )

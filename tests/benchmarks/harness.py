@@ -4,10 +4,10 @@ A case is a program that names its contenders, functions that return their figur
 
     def futurefarm(bench: Bench) -> Figures:
         ...
-        return {"seconds": seconds}
+        return {"s": seconds}
 
     if __name__ == "__main__":
-        main([futurefarm, joblib], [Ratio("joblib: seconds", "futurefarm: seconds", ">= 1.0")])
+        main([futurefarm, joblib], [Ratio("joblib's time", "joblib: s", "futurefarm: s", ">= 1.0")])
 
 Each measurement is a fresh process in a session of its own, with a deadline. The contenders take turns, A B C
 and again A B C: what disturbs the machine disturbs all of them, and a ratio is made of two of the same round.
@@ -81,8 +81,9 @@ Seen = dict[str, list[Figures]]
 
 @dataclass(frozen=True)
 class Value:
-    """A target for a figure, ``"contender: figure"``, by itself."""
+    """A target for a figure by itself: what it is about, ``"contender: figure"``, ``">= 2"``."""
 
+    title: str
     figure: str
     target: str
 
@@ -101,7 +102,8 @@ class Value:
 
     def line(self, rounds: Seen) -> dict[str, Any]:
         values = self.seen(rounds)
-        return {"figure": self.figure, "target": self.target, **_spread(values), "met": self._met(values)}
+        asked = {"title": self.title, "figure": self.figure, "target": self.target}
+        return {**asked, **_spread(values), "met": self._met(values)}
 
     def _met(self, values: list[float]) -> bool:
         sign, bound = self.target.split()
@@ -114,8 +116,8 @@ class Ratio(Value):
 
     over: str
 
-    def __init__(self, figure: str, over: str, target: str) -> None:
-        super().__init__(figure, target)
+    def __init__(self, title: str, figure: str, over: str, target: str) -> None:
+        super().__init__(title, figure, target)
         object.__setattr__(self, "over", over)
 
     def names(self) -> list[str]:
@@ -170,7 +172,8 @@ def main(
         print(json.dumps(figures), flush=True)
         return
     chosen = [name for name in named if name in (options.contenders or named)]
-    line: dict[str, Any] = {"case": Path(sys.argv[0]).stem, "form": "short" if options.short else "long"}
+    line: dict[str, Any] = {"case": Path(sys.argv[0]).stem, "title": _title()}
+    line["form"] = "short" if options.short else "long"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # children and folders are cleared away
     begin, stolen_before = time.monotonic(), stolen()
     line |= {"rounds": options.rounds, "load": round(os.getloadavg()[0], 2)}
@@ -192,6 +195,11 @@ def main(
     line |= {"seconds": round(seconds, 1), "stolen": round((stolen() - stolen_before) / seconds, 3)}
     print(json.dumps(line), flush=True)
     sys.exit(1 if "error" in line else 0)
+
+
+def _title() -> str:
+    """Return the first line of what the program says of itself."""
+    return (sys.modules["__main__"].__doc__ or "").partition("\n")[0]
 
 
 def _options(names: list[str], rounds: int) -> argparse.Namespace:

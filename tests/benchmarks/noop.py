@@ -70,13 +70,17 @@ def joblib_and_shelf(bench: Bench) -> Figures:
     return rates(call, count)
 
 
+def ratio(title: str, state: str, peer: str, target: str) -> Ratio:
+    return Ratio(title, f"futurefarm loky: {state}, tasks/s", f"{peer}: {state}, tasks/s", target)
+
+
 if __name__ == "__main__":
     main(
         [futurefarm_loky, futurefarm_process, joblib, mpire, joblib_and_shelf],
         [
-            Ratio("futurefarm loky: warm", "joblib: warm", ">= 1.0"),
-            Ratio("futurefarm loky: warm", "mpire: warm", ">= 2"),
-            Ratio("futurefarm loky: warm", "joblib and shelf: warm", ">= 100"),
-            Ratio("futurefarm loky: cold", "joblib: cold", ">= 1.0"),
+            ratio("over joblib without storage", "warm", "joblib", ">= 1.0"),
+            ratio("over joblib without storage, both cold", "cold", "joblib", ">= 1.0"),
+            ratio("over mpire without storage", "warm", "mpire", ">= 2"),
+            ratio("over joblib and a shelf by hand", "warm", "joblib and shelf", ">= 100"),
         ],
     )

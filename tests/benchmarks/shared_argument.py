@@ -28,7 +28,7 @@ def measured(bench: Bench, call: Callable[[np.ndarray[Any, Any]], None]) -> Figu
     forget_peak()
     begin = time.perf_counter()
     call(shared)
-    return {"seconds": time.perf_counter() - begin, "memory": peak() - before}
+    return {"s": time.perf_counter() - begin, "memory, MB": peak() - before}
 
 
 def futurefarm(bench: Bench) -> Figures:
@@ -88,9 +88,9 @@ if __name__ == "__main__":
     main(
         [futurefarm, futurefarm_items, joblib, loky],
         [
-            Ratio("futurefarm: seconds", "joblib: seconds", "<= 1.0"),
-            Value("futurefarm: memory", "<= 20"),
-            Ratio("futurefarm items: seconds", "joblib: seconds", "<= 1.0"),
-            Value("futurefarm items: memory", "<= 20"),
+            Ratio("named as shared, over joblib's memmap", "futurefarm: s", "joblib: s", "<= 1.0"),
+            Value("named as shared, parent's memory, MB", "futurefarm: memory, MB", "<= 20"),
+            Ratio("in each item, over joblib's memmap", "futurefarm items: s", "joblib: s", "<= 1.0"),
+            Value("in each item, parent's memory, MB", "futurefarm items: memory, MB", "<= 20"),
         ],
     )

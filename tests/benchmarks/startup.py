@@ -55,9 +55,9 @@ def imports(bench: Bench) -> Figures:
         bare.append(interpreter("pass"))
         with_import.append(interpreter("import futurefarm"))
     return {
-        "bare": median(bare),
-        "import futurefarm": median(with_import),
-        "over bare": median(one - other for one, other in zip(with_import, bare)),
+        "bare, ms": median(bare),
+        "import futurefarm, ms": median(with_import),
+        "over bare, ms": median(one - other for one, other in zip(with_import, bare)),
     }
 
 
@@ -80,7 +80,10 @@ def first_results(bench: Bench, code: str) -> Figures:
     program = bench.folder / "program.py"
     program.write_text(code)
     runs = [run(program, bench.folder / str(number)) for number in range(bench.choose(1, 3))]
-    return {"first result": median(first for first, _ in runs), "whole": median(whole for _, whole in runs)}
+    return {
+        "first result, s": median(first for first, _ in runs),
+        "whole, s": median(whole for _, whole in runs),
+    }
 
 
 def run(program: Path, folder: Path) -> tuple[float, float]:
@@ -99,7 +102,9 @@ if __name__ == "__main__":
     main(
         [imports, futurefarm, loky],
         [
-            Value("imports: over bare", "<= 40"),
-            Ratio("futurefarm: first result", "loky: first result", "<= 1.2"),
+            Value("import futurefarm over a bare interpreter, ms", "imports: over bare, ms", "<= 40"),
+            Ratio(
+                "first result, over loky", "futurefarm: first result, s", "loky: first result, s", "<= 1.2"
+            ),
         ],
     )
