@@ -168,16 +168,14 @@ class Session(shelve.Shelf):  # type: ignore[type-arg]
         keys = iter(self._keys.make(sum(outcome.status == "ok" for outcome in outcomes)))
         results: list[tuple[bytes, bytes, int]] = []
         attempts: list[tuple[Any, ...]] = []
-        for task, status, value, error, traceback, *rest in outcomes:
-            key = None
+        for outcome in outcomes:
+            key, value = None, outcome.value
             if value is not None:
                 key = next(keys).encode()
                 if len(value) >= LARGE or has_trailer(value):
                     value = self.store.place(value)
                 results.append((key, value, checksum(key, value)))
-            number, identity, replicate, attempt, item = task
-            what = number, identity, replicate, attempt, status, key, item
-            attempts.append((*what, error, traceback, *rest))
+            attempts.append((*outcome.task, outcome.status, key, *outcome[3:]))
         with self._busy:
             if self.closed:
                 raise SessionClosedError(f"the session {self.name} is closed.", path=self.path)

@@ -46,7 +46,7 @@ BUSY = 10.0
 
 # In the order in which `attempt_checksum` takes them.
 _ATTEMPT = (
-    "SELECT id, crc, sweep, number, identity, replicate, attempt, status, key, item, error, traceback, host,"
+    "SELECT id, crc, sweep, number, identity, replicate, attempt, item, status, key, error, traceback, host,"
     " pid, started, seconds, output FROM Attempt"
 )
 
@@ -73,9 +73,9 @@ class Attempt(NamedTuple):
     identity: bytes
     replicate: int
     attempt: int
+    item: bytes
     status: str
     key: bytes | None
-    item: bytes
     error: str | None
     traceback: str | None
     host: str

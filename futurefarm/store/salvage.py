@@ -106,12 +106,11 @@ def _sweep(cell: Cell, columns: list[Any]) -> Found | None:
 
 
 def _attempt(cell: Cell, columns: list[Any]) -> Found | None:
-    *head, host, pid, started, seconds, crc, item, error, traceback, output = columns[1:]
+    *head, status, key, host, pid, started, seconds, crc, item, error, traceback, output = columns[1:]
     started, seconds = float(started), float(seconds)  # SQLite stores 1.0 as 1
-    in_order = (*head, item, error, traceback, host, pid, started, seconds, output)
-    whole = crc == attempt_checksum(*in_order)
-    row = (*head, host, pid, started, seconds, crc, item, error, traceback, output)
-    return Found("Attempt", cell.row, row, whole)
+    in_order = (*head, item, status, key, error, traceback, host, pid, started, seconds, output)
+    row = (*head, status, key, host, pid, started, seconds, crc, item, error, traceback, output)
+    return Found("Attempt", cell.row, row, crc == attempt_checksum(*in_order))
 
 
 _JUDGES = {3: _item, 4: _sweep, 17: _attempt}

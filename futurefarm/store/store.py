@@ -60,13 +60,13 @@ _PUT = (
 )
 _NOTE = "UPDATE Meta SET value = ? WHERE name = ?"
 _ATTEMPT = (
-    "INSERT INTO Attempt (sweep, number, identity, replicate, attempt, status, key, item, error, traceback,"
+    "INSERT INTO Attempt (sweep, number, identity, replicate, attempt, item, status, key, error, traceback,"
     " host, pid, started, seconds, output, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 # Of an attempt that ended well, and printed nothing. To bind what is always the same takes a quarter longer.
 _DONE = (
-    "INSERT INTO Attempt (sweep, number, identity, replicate, attempt, status, key, item, host, pid, started,"
-    " seconds, crc) VALUES ({sweep:d}, ?, ?, ?, ?, 'ok', ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO Attempt (sweep, status, number, identity, replicate, attempt, item, key, host, pid, started,"
+    " seconds, crc) VALUES ({sweep:d}, 'ok', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 _FOR_MARKS = "memory"
@@ -297,19 +297,17 @@ class Store(MutableMapping[bytes, bytes]):
                 os.truncate(f"{self.path}-wal", end)
 
     def add_attempts(self, sweep: int, rows: list[tuple[Any, ...]]) -> int:
-        """Add rows to the ledger, from ``number`` to ``output``; return the number of the last row."""
+        """Add rows to the ledger, as `Attempt` has them from ``number`` on; return the number of the last."""
         last = int(self._execute("SELECT max(id) FROM Attempt", ()).fetchone()[0] or 0)
         for done, run in groupby(rows, _is_done):
             if done:
-                guarded = [
-                    (*row[:4], row[5], row[6], *row[9:13], attempt_checksum(sweep, *row)) for row in run
-                ]
+                guarded = [(*row[:5], row[6], *row[9:13], attempt_checksum(sweep, *row)) for row in run]
                 self.connection.executemany(_DONE.format(sweep=sweep), guarded)
             else:
                 guarded = [(sweep, *row, attempt_checksum(sweep, *row)) for row in run]
                 self.connection.executemany(_ATTEMPT, guarded)
         if rows:
-            add_history(self.connection, last + 1, [(row[1], row[2], row[4]) for row in rows])
+            add_history(self.connection, last + 1, [(row[1], row[2], row[5]) for row in rows])
             self._execute(COUNT_ATTEMPTS, (len(rows),))
         return last + len(rows)
 
@@ -522,7 +520,7 @@ class Store(MutableMapping[bytes, bytes]):
 
 
 def _is_done(row: tuple[Any, ...]) -> bool:
-    return row[4] == "ok" and row[7] is row[8] is row[13] is None
+    return row[5] == "ok" and row[7] is row[8] is row[13] is None
 
 
 def _abandon(connection: sqlite3.Connection) -> None:

@@ -20,8 +20,8 @@ __all__ = ["Batch"]
 COMMIT_AFTER = 0.05
 """Seconds of finished work after which a worker commits, in the middle of a chunk."""
 
-WORTH = 10
-"""Commits that a task has to outlast to be committed at once: it then costs a tenth of the time at most."""
+WORTH = 50
+"""Commits that a task outlasts to be committed at once: that then takes a fiftieth of the time at most."""
 
 CHUNK_LIMIT = 0.5
 """Seconds after which a worker hands back the rest of a chunk, so that another one may take it."""
@@ -40,18 +40,17 @@ class Batch:
         self._session: str | None = None
 
     def run(self, tasks: list[Task]) -> Receipt:
-        begun = time.perf_counter()
+        begun = now = time.perf_counter()
         failed: list[int] = []
         final: list[int] = []
         ended = 0
         there_is_space = True
-        crew = self.crew
+        crew, run = self.crew, self._seat.run
         for offset, task in enumerate(tasks):
-            now = time.perf_counter()
             full = now - begun > CHUNK_LIMIT or len(failed) + len(final) == MAX_FAILED
-            if crew.stopped() or (offset and full):
+            if crew.stopped(now) or (offset and full):
                 break
-            outcome = self._seat.run(task)
+            outcome = run(task)
             with self._lock:
                 if not self._outcomes:
                     self._since = now
@@ -61,7 +60,10 @@ class Batch:
             ended += 1
             if outcome.status != "ok":
                 (failed if self._seat.may_try_again else final).append(offset)
-            if self._is_due(outcome) and not (there_is_space := self._store()):
+            now = time.perf_counter()
+            # Work that has waited is done again if the worker is killed.
+            is_due = now - self._since > COMMIT_AFTER or outcome.seconds > WORTH * crew.commit_seconds
+            if is_due and not (there_is_space := self._store()):
                 break
         if there_is_space:
             self._store()
@@ -71,13 +73,9 @@ class Batch:
         again, over = (tuple(n for n in offsets if n < stored) for offsets in (failed, final))
         return Receipt(stored, again, over, seconds, self._session, unstored, tuple(self._unsent))
 
-    def _is_due(self, outcome: Outcome) -> bool:
-        """Whether it is time to commit. Work that has waited is done again if the worker is killed."""
-        waited = time.perf_counter() - self._since
-        return waited > COMMIT_AFTER or outcome.seconds > WORTH * self.crew.commit_seconds
-
     def _store(self) -> bool:
         """Commit what has finished, waiting while the disk is full; whether that succeeded."""
+        self._seat.rest()
         patience = Patience(self.crew.job.full_wait, self.crew.stopped)
         try:
             patience.store(self.flush, self._note_waiting)

@@ -117,7 +117,7 @@ class Crew:
         self._kept = Kept()
         self._retired = False
         self._lock = threading.RLock()
-        self._stop_looked = 0.0
+        self._stop_looked = -STOP_LOOK
         self._stopped = False
         self._stop_of_sweep = self.directory.stop_of(job.sweep)
         self.busy = 0
@@ -204,10 +204,10 @@ class Crew:
             return OutputFile(page.path if page else None)
         return Streams()
 
-    def stopped(self) -> bool:
+    def stopped(self, now: float | None = None) -> bool:
         """Whether the sweep is being stopped; looks at the files at most every `STOP_LOOK` seconds."""
-        now = time.monotonic()
-        if not self._stopped and self.sees and now - self._stop_looked >= STOP_LOOK:
+        now = time.perf_counter() if now is None else now
+        if now - self._stop_looked >= STOP_LOOK and self.sees and not self._stopped:
             self._stop_looked = now
             mark = stop_mark(self.directory.stop)
             self._stopped = (mark is not None and mark != self.job.stop_seen) or self._stop_of_sweep.exists()

@@ -66,9 +66,12 @@ class Seat:
         else:
             self.crew.limit.note(seconds)
         output = capture.end(printed)
-        if page is not None:
-            page.end()
         return Outcome(task, status, value, error, text, self._host, self._pid, started, seconds, output)
+
+    def rest(self) -> None:
+        """Note that no task runs: what follows takes longer than the step from one task to the next."""
+        if self.page is not None:
+            self.page.end()
 
     def _call(self, task: Task, begun: float) -> tuple[bytes, float]:
         """Return the pickled result and how long the function took; the result itself is gone then."""
@@ -80,7 +83,8 @@ class Seat:
             result = function(*args, **kwargs)
         seconds = time.perf_counter() - begun
         self._only_here()
-        self._check_time(seconds)
+        if self.crew.limit.seconds is not None:
+            self._check_time(seconds)
         return self.crew.keep(result), seconds
 
     def close(self) -> None:
@@ -100,7 +104,7 @@ class Seat:
 
     def _only_here(self) -> None:
         """End a child that the task forked and that came back to us: it must not answer for its parent."""
-        if os.getpid() != self._pid:
+        if _process != self._pid:
             os._exit(0)
 
     def _ready(self) -> Callable[..., Any]:
@@ -119,6 +123,18 @@ class Seat:
 
     def _taskname(self) -> str:
         return str(getattr(self._callable, "taskname", "")) if self.crew.is_class else ""
+
+
+_process = os.getpid()  # the kernel takes as long for the answer as a small task does
+
+
+def _note_process() -> None:
+    global _process
+    _process = os.getpid()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_process)
 
 
 class _TooLateError(TimeoutError):
