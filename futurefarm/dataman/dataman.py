@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import reduce
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..directory import Directory, computer_name, new_session_name
 from ..errors import DuplicateKeyError, UsageError, UsageTypeError
 from ..ledger import Record
 from ..session import LOCK_TIMEOUT, KeyMaker, LockingSession, Session, check_lock_timeout, key_bytes
-from ..store import Reader, verified_key
+from ..store import Reader
 from ..trust import Loader, Trust
-from .reading import Sessions, item, loader_of, record, with_loader
+from . import reading
+from .reading import Sessions, loader_of
 from .view import View
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = ["DataManager"]
 
 Match = str | Callable[[str], bool]
 S = TypeVar("S", bound=Session)
+T = TypeVar("T")
 
 
 class DataManager:
@@ -207,13 +208,13 @@ class DataManager:
         """Return a view of all keys; one that several sessions hold comes once for each."""
         return View(
             self.itemcount,
-            lambda: self._sessions.each(Reader.keys, lambda path, row: verified_key(path, row[1])),
+            lambda: self._sessions.each(reading.read_keys(self._trust), reading.keys),
             self.__contains__,
         )
 
     def values(self) -> View[Any]:
         """Return a view of all values. It reads as it is iterated, in bounded memory."""
-        return View(self.itemcount, lambda: (value for _, value in self.items()))
+        return View(self.itemcount, lambda: self._items(reading.values))
 
     def items(self) -> View[tuple[str, Any]]:
         """Return a view of all (key, value).
@@ -221,10 +222,10 @@ class DataManager:
         Iterating yields everything that can be read; what cannot is then raised: a SessionError, which is an
         UnreadableValueError or UntrustedValueError where a single value cannot or must not be unpickled.
         """
-        return View(self.itemcount, self._items)
+        return View(self.itemcount, lambda: self._items(reading.items))
 
-    def _items(self) -> Iterator[tuple[str, Any]]:
-        return self._sessions.each(with_loader(self._trust, Reader.items), item)
+    def _items(self, make: reading.Make[T]) -> Iterator[T]:
+        return self._sessions.each(reading.read_items(self._trust), make)
 
     def itemcount(self) -> int:
         """Return the number of stored values in all sessions, without reading them."""
@@ -305,7 +306,10 @@ class DataManager:
 
     def records(self) -> Iterator[Record]:
         """Iterate over the attempts at all tasks, in the order in which each session recorded them."""
-        return self._sessions.each(with_loader(self._trust, Reader.attempts), record)
+        return self._ledger(Reader.attempts)
+
+    def _ledger(self, read: reading.Read) -> Iterator[Record]:
+        return self._sessions.each(reading.with_loader(self._trust, read), reading.records)
 
     def failures(self) -> Iterator[Record]:
         """Iterate over the last failed attempts at the tasks that have not succeeded since.
@@ -314,7 +318,7 @@ class DataManager:
         different computers do their clocks decide which was last.
         """
         last: dict[tuple[bytes, int], dict[str, Record]] = {}  # of each task, by sweep
-        for failed in self._sessions.each(with_loader(self._trust, Reader.failed), record):
+        for failed in self._ledger(Reader.failed):
             sweeps = last.setdefault((failed.identity, failed.replicate), {})
             if failed.sweep not in sweeps or sweeps[failed.sweep].attempt <= failed.attempt:
                 sweeps.pop(failed.sweep, None)  # they stand in the order in which they were read
@@ -326,7 +330,7 @@ class DataManager:
 
     def history(self) -> Iterator[tuple[bytes, int, str]]:
         """Iterate over (identity, replicate, status) of all attempts."""
-        return self._sessions.each(Reader.finished, lambda path, row: row[1:])
+        return self._sessions.each(Reader.finished, lambda path, rows, tell: [row[1:] for row in rows])
 
     def news(self, session: str, after: int) -> Iterator[tuple[int, bytes, int, str]]:
         """Iterate over (row, identity, replicate, status) of the attempts in a session behind some row."""
@@ -454,13 +458,7 @@ class DataManager:
         if not callable(match) and not isinstance(match, str):
             raise UsageTypeError(f"match must be a text or a function, not {match!r}.")
         matches = match if callable(match) else lambda key: key.startswith(match)
-
-        def wanted(path: Path, found: Any) -> tuple[str, str, Any] | None:
-            key = verified_key(path, found[1][1])
-            return (key, path.name, item(path, found)[1]) if matches(key) else None
-
-        read = with_loader(self._trust, Reader.items)
-        return (found for found in self._sessions.each(read, wanted) if found is not None)
+        return self._items(reading.matching(matches))
 
 
 def _reopen(path: str, lock_timeout: float, trusted: bool | None, mmap: bool) -> DataManager:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..directory import Directory
 from ..errors import DamagedSessionError, IncompleteCopyError, SessionError, UnreadableValueError
 from ..ledger import Record
 from ..session import home_of, was_session
-from ..store import Attempt, Reader, check_log, damage, open_reader, verified, verified_key
+from ..store import Reader, Whole, check_log, damage, open_reader, verified, verified_key
 from ..trust import Loader, Trust
 
-__all__ = ["ForeignFileWarning", "Sessions", "item", "loader_of", "record", "with_loader"]
+__all__ = ["ForeignFileWarning", "Sessions", "Step", "loader_of"]
 
 ADVICE = "Recover it with: "
 
-Step = tuple[list[Any], int | None]
 T = TypeVar("T")
+Read = Callable[[Reader, int], tuple[Any, int | None]]
+"""Reads a step behind a row; tells where to go on, or None at the end."""
+Tell = Callable[[SessionError], None]
+Make = Callable[[Path, Any, Tell], Iterable[T]]
+"""Makes of a step what is asked for, and tells what of it cannot be read."""
 
 
 class ForeignFileWarning(UserWarning):
@@ -33,17 +37,15 @@ class Sessions:
         self._directory = directory
         self._foreign: set[str] = set()
 
-    def each(self, read: Callable[[Reader, int], Step], make: Callable[[Path, Any], T]) -> Iterator[T]:
+    def each(self, read: Read, make: Make[T]) -> Iterator[T]:
         """Read all sessions in steps; what cannot be read is raised when the rest is through."""
         problems = _Problems()
         paths = self._paths()
         for path in paths:
             try:
-                for row in self.rows(path, read):
-                    try:
-                        yield make(path, row)
-                    except (DamagedSessionError, IncompleteCopyError, UnreadableValueError) as error:
-                        problems.add(error)
+                for step in self.steps(path, read):
+                    yield from make(path, step, problems.add)
+                    del step  # or there would be two in memory
             except SessionError as error:
                 problems.add(error)
         problems.raise_first(len(paths))
@@ -53,22 +55,29 @@ class Sessions:
             self._warn_of(path, "has a name that no session can have, and is ignored")
         return self._directory.sessions()
 
-    def rows(self, path: Path, read: Callable[[Reader, int], Step], after: int | None = 0) -> Iterator[Any]:
+    def rows(self, path: Path, read: Read, after: int = 0) -> Iterator[Any]:
         """Read one session in steps, behind the row ``after``."""
+        for step in self.steps(path, read, after):
+            yield from step
+
+    def steps(self, path: Path, read: Read, after: int | None = 0) -> Iterator[Any]:
+        """Read one session, behind the row ``after``."""
+        step: Any = None
         while after is not None:
             with open_reader(path, home=home_of(self._directory, path.name)) as reader:
                 if reader is None:
                     self._missed(path)
                     return
                 while after is not None:
-                    rows, after = read(reader, after)
+                    step, after = read(reader, after)
                     if reader.live:
                         break
-                    yield from rows
-                    rows = []
+                    yield step
+                    step = None
                 else:
                     reader.check_number()
-            yield from rows  # of a live session only: its writer must find it closed
+            if step is not None:
+                yield step  # of a live session: its writer must find it closed
         check_log(path)
 
     def ask(self, question: Callable[[Reader], T]) -> Iterator[T]:
@@ -122,27 +131,108 @@ def loader_of(trust: Trust, reader: Reader) -> Loader:
     return trust.loader(reader.path, foreign=reader.foreign)
 
 
-def with_loader(trust: Trust, read: Callable[[Reader, int], Step]) -> Callable[[Reader, int], Step]:
-    """Return a reading of steps of (loader, row): whether to trust a session is asked at each step."""
+class Step(NamedTuple):
+    """What was read of a session in one go, and what reads its values: that is asked at each step."""
 
-    def read_with_loader(reader: Reader, after: int) -> Step:
-        rows, after_ = read(reader, after)
-        loader = loader_of(trust, reader)
-        return [(loader, row) for row in rows], after_
+    loader: Loader
+    found: Whole | list[Any]
+
+
+def with_loader(trust: Trust, read: Read) -> Read:
+    """Return a reading of `Step`."""
+
+    def read_with_loader(reader: Reader, after: int) -> tuple[Step, int | None]:
+        found, after_ = read(reader, after)
+        return Step(loader_of(trust, reader), found), after_
 
     return read_with_loader
 
 
-def item(path: Path, found: tuple[Loader, tuple[int, bytes, bytes, int | None]]) -> tuple[str, Any]:
-    """Return key and value of a row of `Reader.items`. Unpickles the value."""
-    loader, (_, key, value, crc) = found
+def read_keys(trust: Trust) -> Read:
+    """Return a reading of keys: in one piece where only the user can have written them."""
+
+    def read(reader: Reader, after: int) -> tuple[Whole | list[Any], int | None]:
+        own = trust.doubt(reader.path, foreign=reader.foreign) is None
+        return reader.whole_keys(after) if own else reader.keys(after)
+
+    return read
+
+
+def read_items(trust: Trust) -> Read:
+    """Return a reading of `Step`: in one piece what is unpickled without a doubt."""
+
+    def read(reader: Reader, after: int) -> tuple[Step, int | None]:
+        loader = loader_of(trust, reader)
+        found, after_ = reader.whole_items(after) if loader.doubt is None else reader.items(after)
+        return Step(loader, found), after_
+
+    return read
+
+
+def keys(path: Path, found: Whole | list[Any], tell: Tell) -> Iterable[str]:
+    """Return the keys of a step of `read_keys`."""
+    if isinstance(found, Whole):
+        return [key.decode() for key in found.keys]
+    return _each_of(lambda row: verified_key(path, row[1]), found, tell)
+
+
+def values(path: Path, step: Step, tell: Tell) -> Iterable[Any]:
+    """Return the values of a step of `read_items`. Unpickles them."""
+    loader, found = step
+    made = loader.loads_all(found.values) if isinstance(found, Whole) else None
+    return (value for _, value in _one_by_one(path, step, tell)) if made is None else made
+
+
+def items(path: Path, step: Step, tell: Tell) -> Iterable[tuple[str, Any]]:
+    """Return keys and values of a step of `read_items`. Unpickles the values."""
+    loader, found = step
+    if isinstance(found, Whole):
+        made = loader.loads_all(found.values)
+        if made is not None:
+            return zip([key.decode() for key in found.keys], made)
+    return _one_by_one(path, step, tell)
+
+
+def _one_by_one(path: Path, step: Step, tell: Tell) -> Iterator[tuple[str, Any]]:
+    return _each_of(lambda row: _item(path, step.loader, row), _rows(step.found), tell)
+
+
+def matching(matches: Callable[[str], Any]) -> Make[tuple[str, str, Any]]:
+    """Return what makes (key, session, value) of the matching items of a step; only they are unpickled."""
+
+    def make(path: Path, step: Step, tell: Tell) -> Iterable[tuple[str, str, Any]]:
+        loader, found = step
+
+        def wanted(row: tuple[int, bytes, bytes, int | None]) -> tuple[str, Any] | None:
+            return _item(path, loader, row) if matches(verified_key(path, row[1])) else None
+
+        return ((pair[0], path.name, pair[1]) for pair in _each_of(wanted, _rows(found), tell) if pair)
+
+    return make
+
+
+def _rows(found: Whole | list[Any]) -> Iterable[Any]:
+    """Return rows as `Reader.items` does, without a checksum where that of all of them was right."""
+    return ((0, *pair, None) for pair in zip(*found)) if isinstance(found, Whole) else found
+
+
+def _item(path: Path, loader: Loader, row: tuple[int, bytes, bytes, int | None]) -> tuple[str, Any]:
+    _, key, value, crc = row
     text = verified_key(path, key)
     return text, loader.loads(verified(path, key, value, crc), text)
 
 
-def record(path: Path, found: tuple[Loader, Attempt]) -> Record:
-    loader, row = found
-    return Record.of(loader, row)
+def records(path: Path, step: Step, tell: Tell) -> Iterable[Record]:
+    """Return the records of a step of `Reader.attempts` or `Reader.failed`."""
+    return _each_of(lambda row: Record.of(step.loader, row), step.found, tell)
+
+
+def _each_of(make: Callable[[Any], T], rows: Iterable[Any], tell: Tell) -> Iterator[T]:
+    for row in rows:
+        try:
+            yield make(row)
+        except (DamagedSessionError, IncompleteCopyError, UnreadableValueError) as error:
+            tell(error)
 
 
 class _Problems:

@@ -47,6 +47,7 @@ from .format import (
 )
 from .reader import Attempt, Reader, open_reader
 from .store import Store
+from .stretch import Whole
 
 __all__ = [
     "FORMAT",
@@ -56,6 +57,7 @@ __all__ = [
     "Reader",
     "Store",
     "TornLogWarning",
+    "Whole",
     "adopt",
     "check_log",
     "checksum",

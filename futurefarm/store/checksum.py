@@ -11,6 +11,7 @@ column           covers
 ``Attempt.crc``  sweep, number, replicate, attempt, pid, started, seconds, lengths of identity, status,
                  key, item, host, error, traceback, output; these eight themselves
 ``History.crc``  id, rows
+``Stretch``      see `stretch`
 ===============  ======================================================================================
 """
 

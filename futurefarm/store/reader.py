@@ -6,7 +6,7 @@ import os
 import sqlite3
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +38,7 @@ from .format import (
 from .grip import Grip
 from .guard import budget_of, harden
 from .history import fits, unpacked
+from .stretch import Stretch, Whole
 
 __all__ = ["Attempt", "Reader", "open_reader"]
 
@@ -57,8 +58,12 @@ _IS_FOUND = (
 _HIDDEN = f"SELECT key FROM Dict AS each NOT INDEXED WHERE NOT {_IS_FOUND} LIMIT 1"
 _KEYS = (
     f"SELECT rowid, CASE WHEN {_IS_FOUND} THEN key END FROM Dict AS each NOT INDEXED"
-    " WHERE rowid > ? ORDER BY rowid"
+    " WHERE rowid > ? AND rowid <= ? ORDER BY rowid"
 )
+_ITEMS = "SELECT rowid, key, value, crc FROM Dict WHERE rowid > ? AND rowid <= ? ORDER BY rowid"
+_LAST = (1 << 63) - 1
+"""The highest number that a row can have."""
+
 _in_order: set[tuple[int, int, int, int]] = set()
 """Files whose index finds every key: device, inode, time of change and size."""
 
@@ -138,18 +143,49 @@ class Reader:
             row = self._connection.execute(GET, (key,)).fetchone()
         return None if row is None else verified(self.path, key, *row)
 
-    def keys(self, after: int) -> tuple[list[tuple[Any, ...]], int | None]:
+    def keys(self, after: int, until: int = _LAST) -> tuple[list[tuple[Any, ...]], int | None]:
         """Return a step of (row, key) behind row ``after``, and the row to go on from, or None at the end.
 
         A key that is not what was written comes as None: without the values only the index vouches for keys.
         """
-        return self._counted("items", _KEYS, after)
+        return self._counted("items", _KEYS, after, until)
 
-    def items(self, after: int) -> tuple[list[tuple[Any, ...]], int | None]:
+    def items(self, after: int, until: int = _LAST) -> tuple[list[tuple[Any, ...]], int | None]:
         """Return a step of (row, key, value, crc)."""
-        return self._counted(
-            "items", "SELECT rowid, key, value, crc FROM Dict WHERE rowid > ? ORDER BY rowid", after
-        )
+        return self._counted("items", _ITEMS, after, until)
+
+    def whole_keys(self, after: int) -> tuple[Whole | list[tuple[Any, ...]], int | None]:
+        """Return a step of keys that are known to be what was written, or one as `keys` does."""
+        return self._stretch(after, self.keys, values=False)
+
+    def whole_items(self, after: int) -> tuple[Whole | list[tuple[Any, ...]], int | None]:
+        """Return a step of keys and values that are known to be what was written, or one as `items` does.
+
+        Only for a session of the user's own: one of another hand could fill the memory with a single step.
+        """
+        return self._stretch(after, self.items, values=True)
+
+    def _stretch(
+        self,
+        after: int,
+        rows: Callable[[int, int], tuple[list[tuple[Any, ...]], int | None]],
+        *,
+        values: bool,
+    ) -> tuple[Whole | list[tuple[Any, ...]], int | None]:
+        with named_errors(self.path):
+            stretch = Stretch.behind(self._connection, after)
+            if stretch is None:
+                return rows(after, _LAST)
+            if stretch.first > after + 1:
+                return rows(after, stretch.first - 1)
+            whole = stretch.read(self._connection, values=values)
+        if whole is None:
+            return rows(after, stretch.last)
+        self._count("items", after, ())
+        if self._seen is not None:
+            self._seen += len(whole.keys)
+        self._pay(stretch.size)
+        return whole, stretch.last
 
     def check_number(self) -> None:
         """Raise DamagedSessionError unless as many rows were read as there are in a sealed session."""
@@ -188,7 +224,7 @@ class Reader:
         query = "SELECT id, rows, crc FROM History WHERE id > ? ORDER BY id"
         batches, after_ = self._step(query, after)
         ended = [row for batch in batches for row in self._history(*batch)]
-        self._note_number("attempts", after, ended)
+        self._count("attempts", after, (row for row, *_ in ended))
         return ended, after_
 
     def _history(self, first: int, rows: Any, crc: object) -> list[tuple[int, bytes, int, str]]:
@@ -246,16 +282,18 @@ class Reader:
         # Python asks a source that is locked again and again, without end; all pages come in one step else.
         self._connection.backup(target, progress=no_longer, sleep=0.05)
 
-    def _counted(self, what: str, query: str, after: int) -> tuple[list[tuple[Any, ...]], int | None]:
-        rows, next_ = self._step(query, after)
-        self._note_number(what, after, rows)
-        return rows, next_
+    def _counted(
+        self, what: str, query: str, after: int, until: int | None = None
+    ) -> tuple[list[tuple[Any, ...]], int | None]:
+        rows, next_ = self._step(query, after, *(() if until is None else (until,)))
+        self._count(what, after, (row for row, *_ in rows))
+        return rows, until if next_ is None and until != _LAST else next_
 
-    def _note_number(self, what: str, after: int, rows: list[tuple[Any, ...]]) -> None:
+    def _count(self, what: str, after: int, rows: Iterable[int]) -> None:
         if after == 0:
             self._what, self._seen = what, 0
         if self._seen is not None:
-            for row, *_ in rows:
+            for row in rows:
                 if row > after:  # a damaged page may show one row in the place of another
                     self._seen += 1
                     after = row

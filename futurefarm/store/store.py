@@ -42,6 +42,7 @@ from .grip import Grip
 from .guard import harden
 from .history import add_history
 from .sidecar import Sidecar
+from .stretch import Sum
 from .tail import Tail
 from .watch import Watch
 
@@ -97,6 +98,7 @@ class Store(MutableMapping[bytes, bytes]):
         self._pid = os.getpid()
         self._wal = wal
         self._depth = 0
+        self._sum = Sum()
         self._connection: sqlite3.Connection | None = None
         self._sidecar = Sidecar(path)
         with named_errors(path):
@@ -166,6 +168,7 @@ class Store(MutableMapping[bytes, bytes]):
         connection.execute("BEGIN IMMEDIATE")
         try:
             connection.executemany(_NOTE, ((value, name) for name, value in values.items()))
+            self._sum.note(connection)  # so that the end of a session costs no sync of its own
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -183,9 +186,11 @@ class Store(MutableMapping[bytes, bytes]):
     def __setitem__(self, key: bytes, value: bytes) -> None:
         with self.transaction():
             row = self._execute(GET, (key,)).fetchone()
-            self._execute(_PUT, (key, value, checksum(key, value)))
+            crc = checksum(key, value)
+            last = self._execute(_PUT, (key, value, crc)).lastrowid
             if row is None:
                 self._execute(COUNT_MORE, (1,))
+                self._sum.add(self.connection, last or 0, [(key, value, crc)])
             elif row[1] is None:  # another program wrote it and did not count
                 self.recount()
 
@@ -284,6 +289,7 @@ class Store(MutableMapping[bytes, bytes]):
             number = self.sweep(sweep, record)
             self.connection.executemany(_ADD, results)
             self._execute(COUNT_MORE, (len(results),))
+            self.sum_up(results)
             return self.add_attempts(number, attempts)
 
     def _cut_log(self, end: int) -> None:
@@ -310,6 +316,12 @@ class Store(MutableMapping[bytes, bytes]):
             add_history(self.connection, last + 1, [(row[1], row[2], row[5]) for row in rows])
             self._execute(COUNT_ATTEMPTS, (len(rows),))
         return last + len(rows)
+
+    def sum_up(self, added: list[tuple[bytes, bytes, int]]) -> None:
+        """Note of items that were just added that their checksums fit, for those who read all of them."""
+        if added:
+            (last,) = self._execute("SELECT last_insert_rowid()", ()).fetchone()
+            self._sum.add(self.connection, last, added)
 
     def recount(self) -> None:
         """Count the items again, after they were written by other ways than `append`."""
@@ -352,6 +364,7 @@ class Store(MutableMapping[bytes, bytes]):
         """Undo what was begun at a depth, unless SQLite did so itself, because the disk is full or failed."""
         begun = self._depth > depth
         self._depth = depth
+        self._sum.forget()
         connection = self._connection
         if connection is None or self._pid != os.getpid() or not connection.in_transaction:
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,20 @@ class Loader:
     path: Path
     doubt: str | None
     mapped: bool = False
+
+    def loads_all(self, pickles: Sequence[bytes]) -> list[Any] | None:
+        """Unpickle many small values at once.
+
+        Returns:
+            None where each has to be unpickled by itself: by `loads`, which names what cannot be, and when it
+            is asked for, as what lies out of band may fill the memory.
+        """
+        if self.doubt is not None:
+            return None
+        try:
+            return [pickle.loads(data) for data in pickles]  # of one with parts out of band this raises, too
+        except (Exception, SystemExit):
+            return None
 
     def loads(self, data: bytes, key: str | None, what: str = "") -> Any:
         """Unpickle a value.
