@@ -9,7 +9,7 @@ import pkgutil
 import pytest
 
 import futurefarm
-from futurefarm import errors
+from futurefarm import errors, run_tasks
 
 from .companion import run
 
@@ -47,6 +47,25 @@ def test_a_worker_starts_without_what_it_does_not_use():
     unused |= {f"futurefarm.store.{room}" for room in ("cells", "examine", "recover", "salvage")}
 
     assert set() == loaded_after("import futurefarm.worker") & unused
+
+
+@pytest.mark.parametrize("name", ["loky", "process"])
+def test_a_worker_loads_its_own_room_and_not_those_of_the_executors(dataman, by_value, name):
+    run_tasks(dataman, rooms_loaded, [0], name, workers=1, progress=False)
+
+    assert [[]] == [sorted(room for room in rooms if "executors" in room) for rooms in dataman.values()]
+
+
+def rooms_loaded(_):
+    import sys
+
+    return [room for room in sys.modules if room.startswith("futurefarm.")]
+
+
+def test_an_engine_of_ours_is_found_without_looking_at_all_installed_packages():
+    assert "importlib.metadata" not in loaded_after(
+        "from futurefarm import executors; executors.resolve('serial')"
+    )
 
 
 @pytest.mark.parametrize("door", DOORS)

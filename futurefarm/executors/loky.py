@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -12,7 +11,7 @@ from loky import ProcessPoolExecutor
 from loky.backend import resource_tracker
 
 from ..status import this_process
-from ..worker import prepare_process, signals_held
+from ..worker import prepare_process_of_loky, signals_held
 from .harbour import IDLE, Harbour
 
 __all__ = ["LokyProcess", "make"]
@@ -25,7 +24,11 @@ class LokyProcess(ProcessPoolExecutor):  # type: ignore[misc]
         # When it starts the first time it lets signals through again, which `signals_held` has to hold.
         resource_tracker.ensure_running()
         super().__init__(
-            1, timeout=IDLE, initializer=_prepare, initargs=(this_process(),), env=dict(environment)
+            1,
+            timeout=IDLE,
+            initializer=prepare_process_of_loky,
+            initargs=(this_process(),),
+            env=dict(environment),
         )
 
     def submit(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
@@ -45,17 +48,6 @@ class LokyProcess(ProcessPoolExecutor):  # type: ignore[misc]
             calls._reader.close()
         with suppress(AttributeError, OSError):
             results._writer.close()
-
-
-def _prepare(parent: tuple[str, int, int]) -> None:
-    """Prepare a worker, also for tasks that start processes of the standard library.
-
-    loky makes its own way of starting processes the default one, and those do not know it and die. Python's
-    default is no choice: it may be to fork, with the locks that our threads hold.
-    """
-    methods = multiprocessing.get_all_start_methods()
-    multiprocessing.set_start_method("forkserver" if "forkserver" in methods else "spawn", force=True)
-    prepare_process(parent)
 
 
 make = Harbour(LokyProcess)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import MissingEngineError, UnknownExecutorError, UsageError, UsageTypeError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
 
 __all__ = ["Engine", "Factory", "available", "known", "override", "register", "resolve"]
 
@@ -137,8 +139,8 @@ def _load(name: str) -> Factory:
     entry = _registry.get(name)
     if callable(entry):
         return entry
-    points = [point for point in _entry_points() if point.name == name]
-    if entry is None and not points:
+    points = [] if entry else [point for point in _entry_points() if point.name == name]
+    if not entry and not points:
         raise UnknownExecutorError(
             f"there is no executor named {name!r}; known: {', '.join(known())}.", name=name, known=known()
         )
@@ -160,5 +162,7 @@ def _load(name: str) -> Factory:
     return factory
 
 
-def _entry_points() -> importlib.metadata.EntryPoints:
-    return importlib.metadata.entry_points(group=GROUP)
+def _entry_points() -> EntryPoints:
+    from importlib.metadata import entry_points  # late: it takes long, and most sweeps run on engines of ours
+
+    return entry_points(group=GROUP)

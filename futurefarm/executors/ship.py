@@ -142,7 +142,7 @@ class Ship:
 
     def disown(self) -> None:
         """Let multiprocessing forget, in a forked child, its parent's process: it would wait for that."""
-        children = getattr(sys.modules["multiprocessing.process"], "_children", set())
+        children: set[Any] = getattr(sys.modules["multiprocessing.process"], "_children", set())
         children.difference_update(self._processes.values())
 
     def let_leave(self) -> None:

@@ -8,7 +8,7 @@ sends what it has, and the process that called ``run_tasks`` commits it.
 from .crew import commit, join, leave, run_chunk
 from .failure import described
 from .interrupt import TaskInterrupted, interrupt_running
-from .leash import kill, prepare_process, signals_held
+from .leash import kill, prepare_process, prepare_process_of_loky, signals_held
 from .outfile import output_of
 from .patience import Patience
 from .seat import takes_report
@@ -24,6 +24,7 @@ __all__ = [
     "leave",
     "output_of",
     "prepare_process",
+    "prepare_process_of_loky",
     "run_chunk",
     "signals_held",
     "takes_report",

@@ -14,7 +14,15 @@ from contextlib import contextmanager, suppress
 
 from ..status import descendants, process_start, this_process
 
-__all__ = ["end_descendants", "hold", "is_child_of", "kill", "prepare_process", "signals_held"]
+__all__ = [
+    "end_descendants",
+    "hold",
+    "is_child_of",
+    "kill",
+    "prepare_process",
+    "prepare_process_of_loky",
+    "signals_held",
+]
 
 LOOK = 0.25
 """Seconds between two looks at the parent, where the kernel does not tell of its death by itself."""
@@ -36,6 +44,18 @@ def prepare_process(parent: tuple[str, int, int]) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     hold(parent)  # last: its thread inherits what is blocked
+
+
+def prepare_process_of_loky(parent: tuple[str, int, int]) -> None:
+    """Prepare a worker of loky, also for tasks that start processes of the standard library.
+
+    loky makes its own way of starting processes the default one, and those do not know it and die. Python's
+    default is no choice: it may be to fork, with the locks that our threads hold. It stands here, and not in
+    the room of loky's executor, which workers would load for it with all the executors.
+    """
+    methods = multiprocessing.get_all_start_methods()
+    multiprocessing.set_start_method("forkserver" if "forkserver" in methods else "spawn", force=True)
+    prepare_process(parent)
 
 
 @contextmanager
