@@ -4,6 +4,7 @@
 
     taskfarmexample.data/
         romain.laptop.3f9a2c...      a session
+        romain.laptop.3f9a2c....blobs   its large values, from the first one on
         .farm/                       never copied by `cp A.data/* B.data/`
             id                       tells a worker whether it sees this very directory
             stop                     touched: every sweep in this directory stops
@@ -29,7 +30,7 @@ import platform
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -47,10 +48,11 @@ __all__ = [
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
 _STAMP = re.compile(r"[0-9a-f]{10}")
 _NEEDED = 256 << 10  # bytes: what a session needs to be made at all
-_DRAFT = re.compile(r"(draft|note|probe)-[0-9a-f]+(-wal|-shm|-journal)?|(id|.*\.json)\.[0-9a-f]{8}")
+_DRAFT = re.compile(r"(draft|note|probe)-[0-9a-f]+(-wal|-shm|-journal|\.blobs)?|(id|.*\.json)\.[0-9a-f]{8}")
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.ASCII | re.IGNORECASE)
 _NOTE_LIMIT = 64 << 20
-_SIDE_FILES = ("-wal", "-shm", "-journal", ".blobs")
+_BLOBS = ".blobs"
+_SIDE_FILES = ("-wal", "-shm", "-journal", _BLOBS)
 _LONGEST = 400
 """Bytes that the path of a directory may have: SQLite opens no file whose path has more than 512."""
 
@@ -240,11 +242,22 @@ class Directory:
         return self.farm / f"draft-{secrets.token_hex(5)}"
 
     def publish(self, draft: Path, name: str) -> Path:
-        """Give a draft, whole and on disk, the name of a session; durable on return."""
+        """Give a draft, whole and on disk, the name of a session; durable on return.
+
+        Its large values come first, so that the session never lacks them; a draft without any leaves what
+        lies there.
+        """
         path = self.session(name)
+        with suppress(FileNotFoundError):
+            Path(f"{draft}{_BLOBS}").replace(f"{path}{_BLOBS}")
         draft.replace(path)
         self.sync(self.path)
         return path
+
+    def discard(self, path: Path) -> None:
+        """Remove a draft, or a session, and its large values; nothing needs to be there."""
+        Path(f"{path}{_BLOBS}").unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
     def sync(self, folder: Path) -> None:
         """Make names in a folder durable; Windows keeps names without being asked."""

@@ -52,7 +52,7 @@ def _merge_session(path: Path, home: NotedHome, target: Directory, lock_timeout:
                 return 0
             target.publish(draft, path.name)
         finally:
-            draft.unlink(missing_ok=True)
+            target.discard(draft)
         return number
     session = Session(target, path.name, lock_timeout=lock_timeout)
     try:

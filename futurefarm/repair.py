@@ -75,7 +75,7 @@ def _repair(directory: Directory, path: Path) -> Repair:
         kept = _keep(directory, path)
         directory.publish(draft, path.name)
     finally:
-        draft.unlink(missing_ok=True)
+        directory.discard(draft)
     for ending in ("-wal", "-shm", "-journal"):  # of the damaged file; beside a sealed one they mean nothing
         Path(f"{path}{ending}").unlink(missing_ok=True)
     return Repair(
@@ -90,7 +90,7 @@ def _repair(directory: Directory, path: Path) -> Repair:
 
 
 def _keep(directory: Directory, path: Path) -> Path:
-    """Give a damaged session and its log a second name, under which they stay; durable on return."""
+    """Give a damaged session, its log and its large values a second name, under which they stay; durable."""
     folder = directory.farm / "damaged"
     make_folder(folder)
     kept = folder / path.name
@@ -98,7 +98,7 @@ def _keep(directory: Directory, path: Path) -> Path:
     while kept.exists() and not kept.samefile(path):
         number += 1
         kept = folder / f"{path.name}.{number}"
-    for ending in ("-wal", "-journal", ""):
+    for ending in ("-wal", "-journal", ".blobs", ""):
         with suppress(FileNotFoundError):
             _link(Path(f"{path}{ending}"), Path(f"{kept}{ending}"))
     directory.sync(folder)

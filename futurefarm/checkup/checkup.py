@@ -128,7 +128,10 @@ def _beside(directory: Directory) -> Iterator[Problem]:
                 name, None, "it is no session of futurefarm and is ignored", "Move it away.", harmless=True
             )
         elif session not in known:
-            yield Problem(name, None, f"it is the log of {session}, which is not there", "Copy both.")
+            what = "it holds the large values" if name.endswith(".blobs") else "it is the log"
+            yield Problem(name, None, f"{what} of {session}, which is not there", "Copy both, or delete it.")
+        elif name.endswith(".blobs"):
+            pass  # looked at with its session
         elif not Header.read(directory.path / session).writing and entry.stat().st_size:
             what = f"it is of an older state of {session}, which is complete without it"
             yield Problem(name, None, what, "It may be deleted.", harmless=True)

@@ -411,9 +411,10 @@ class DataManager:
             return repair(self._directory)
 
     def compact(self) -> dict[str, int]:
-        """Join many small sessions into one, which makes opening and copying the directory faster.
+        """Join many small sessions into one, and give back space, which makes opening and copying faster.
 
-        Joined are sealed sessions of up to 16 MB whose names were made up by `session_name`. A session that
+        Joined are sealed sessions of up to 16 MB whose names were made up by `session_name`, and larger ones
+        of which half is space of what was deleted, replaced, or never finished. A session that
         somebody writes, that is damaged, or that holds a key of another one stays as it is; what others may
         have written is not joined with what is the user's own. Readers see either the old sessions or the
         new one, also when the program is killed.

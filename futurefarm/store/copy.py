@@ -7,19 +7,39 @@ import sqlite3
 from itertools import groupby
 from pathlib import Path
 
-from ..smallfile import make
-from .format import COUNT_ITEMS, COUNT_LEDGER, MARK_FOREIGN, Header, Home, named_errors, sync
+from ..blobs import has_trailer
+from ..smallfile import make, open_plain
+from .beside import Beside, is_same
+from .checksum import checksum
+from .format import (
+    BLOBS,
+    COUNT_ITEMS,
+    COUNT_LEDGER,
+    HAS,
+    MARK_FOREIGN,
+    Header,
+    Home,
+    named_errors,
+    sidecar,
+    sync,
+    verified,
+    verified_key,
+    without_blobs,
+)
 from .reader import open_reader
 from .store import Store
 from .tail import Tail
 
 __all__ = ["adopt", "copy", "overlaps"]
 
-_ADD = "INSERT OR IGNORE INTO Dict (key, value, crc) VALUES (?, ?, ?)"
+_ADD = "INSERT INTO Dict (key, value, crc) VALUES (?, ?, ?)"
+_PIECE = 1 << 20
 
 
 def copy(source: Path, target: Path, *, home: Home | None = None, foreign: bool = False) -> int | None:
     """Copy a session, also one that is being written, to a new, sealed file, on disk on return.
+
+    Its large values are copied beside it, as they are: `blobs` tells why a later state of them will do.
 
     ``foreign`` notes in the copy that others may have written it: the owner of the file no longer tells.
 
@@ -42,11 +62,29 @@ def copy(source: Path, target: Path, *, home: Home | None = None, foreign: bool 
                     connection.execute(MARK_FOREIGN)
                 (attempts,) = connection.execute(f"SELECT {COUNT_LEDGER}").fetchone()
                 (items,) = connection.execute(f"SELECT {COUNT_ITEMS}").fetchone()
+                (length,) = connection.execute(BLOBS).fetchone() or (0,)
         finally:
             connection.close()
+        if length:
+            _copy_blobs(source, target, length)
     Tail(version.generation).write(target)
     sync(target)
     return int(attempts) + int(items)
+
+
+def _copy_blobs(source: Path, target: Path, length: int) -> None:
+    try:
+        read = os.fdopen(open_plain(sidecar(source)), "rb", buffering=0)
+    except FileNotFoundError:
+        raise without_blobs(source) from None
+    with read, named_errors(target), os.fdopen(make(sidecar(target)), "wb", buffering=0) as file:
+        while length:
+            piece = read.read(min(length, _PIECE))
+            if not piece:
+                raise without_blobs(source)
+            file.write(piece)
+            length -= len(piece)
+        os.fsync(file.fileno())
 
 
 def adopt(
@@ -61,7 +99,7 @@ def adopt(
     """
     taken = 0
     conflicts: list[str] = []
-    with open_reader(source, home=home) as reader:
+    with open_reader(source, home=home) as reader, Beside(source) as beside:
         if reader is None:
             return 0, []
         connection = store.connection
@@ -72,9 +110,14 @@ def adopt(
             while after is not None:
                 rows, after = reader.items(after)
                 for _, key, value, crc in rows:
-                    if connection.execute(_ADD, (key, value, crc)).rowcount:
+                    if connection.execute(HAS, (key,)).fetchone() is None:
+                        if has_trailer(value):
+                            value = verified(source, key, value, crc)
+                            value = beside.move(verified_key(source, key), value, store)
+                            crc = checksum(key, value)
+                        connection.execute(_ADD, (key, value, crc))
                         taken += 1
-                    elif store[key] != value:
+                    elif not is_same(store[key], value):
                         conflicts.append(key.decode("utf-8", "replace"))
             reader.check_number()
             store.recount()

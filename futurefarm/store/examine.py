@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 from zlib import crc32
 
 from ..errors import DamagedSessionError, IncompleteCopyError, SessionError
+from .beside import Beside
 from .format import Header, Home, verified
 from .log import lost_commits
 from .reader import Reader, open_reader
@@ -57,18 +58,21 @@ def _look(path: Path, judge: Judge | None, home: Home | None) -> Iterator[Findin
 
 
 def _values(reader: Reader, judge: Judge | None) -> Iterator[Finding]:
-    after: int | None = 0
-    while after is not None:
-        rows, after = reader.items(after)
-        for _, key, value, crc in rows:
-            try:
-                data = verified(reader.path, key, value, crc)
-            except DamagedSessionError as error:
-                yield Finding("its value is not what was written", error.key or repr(key))
-                continue
-            wrong = judge(data) if judge else None
-            if wrong:
-                yield Finding(wrong, key.decode(), damage=False)
+    with Beside(reader.path) as beside:
+        for rows in _steps(reader.items):
+            for _, key, value, crc in rows:
+                try:
+                    data = verified(reader.path, key, value, crc)
+                except DamagedSessionError as error:
+                    yield Finding("its value is not what was written", error.key or repr(key))
+                    continue
+                fault = beside.fault(data)
+                if fault:
+                    yield Finding(fault, key.decode())
+                    continue
+                wrong = judge(beside.stream(data)) if judge else None
+                if wrong:
+                    yield Finding(wrong, key.decode(), damage=False)
     reader.check_number()
 
 
@@ -119,11 +123,13 @@ def _beyond(path: Path) -> Iterator[Finding]:
     attempts: set[int] = set()
     spoilt: set[bytes] = set()
     rows: set[int] = set()
-    for found in salvage(path):
-        if found.table == "Dict":
-            (spoilt if found.whole is False else items).add(found.columns[0])
-        elif found.table == "Attempt":
-            (attempts if found.whole else rows).add(found.row)
+    with Beside(path) as beside:
+        for found in salvage(path):
+            if found.table == "Dict":
+                key, value, _ = found.columns
+                (spoilt if found.whole is False or beside.fault(value) else items).add(key)
+            elif found.table == "Attempt":
+                (attempts if found.whole else rows).add(found.row)
     for key in sorted(spoilt - items):
         yield Finding("its value is not what was written", key.decode("utf-8", "replace"))
     for row in sorted(rows - attempts):

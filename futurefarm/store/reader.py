@@ -265,6 +265,12 @@ class Reader:
             self._sweeps[number] = row[:2]
         return self._sweeps[number]
 
+    def free_bytes(self) -> int:
+        """Return the bytes in pages that are not used."""
+        query = "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size"
+        with named_errors(self.path):
+            return int(self._connection.execute(query).fetchone()[0])
+
     def integrity(self) -> list[str]:
         """Return what SQLite itself finds wrong, at most ten lines."""
         with named_errors(self.path):

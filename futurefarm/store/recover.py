@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .beside import Beside, end_of
 from .checksum import sweep_checksum
-from .format import Header, create, sync
+from .format import NOTE_BLOBS, Header, create, sync
 from .history import rewrite_history
 from .salvage import Found, salvage
 from .store import Store
@@ -47,15 +48,17 @@ class Recovered:
 def recover(source: Path, target: Path, *, foreign: bool = False) -> Recovered:
     """Make a sealed session at ``target`` of all rows of ``source`` whose checksums fit; on disk on return.
 
-    ``source`` is only read. Values of other programs, which have no checksum, are taken over as they are. If
-    others may have written it, because ``foreign`` says so or nothing tells otherwise any more, that is noted
-    in the new file, as its owner does not tell.
+    ``source`` is only read, and its large values stay where they are: whoever gives the new file the name of
+    the old one leaves them beside it. (To move them would be a second step, and a kill in between would part
+    them.) Those that are damaged or missing cost the values that refer to them. Values of other programs,
+    which have no checksum, are taken over as they are. If others may have written it, because ``foreign``
+    says so or nothing tells otherwise any more, that is noted in the new file, as its owner does not tell.
     """
     create(target)
     store = Store(target, wal=False)
     try:
-        with store.transaction():
-            told = _take_over(store, salvage(source))
+        with Beside(source) as beside, store.transaction():
+            told = _take_over(store, salvage(source), beside)
             if foreign or "foreign" in told.notes or "count" not in told.notes:
                 store.connection.execute("INSERT OR IGNORE INTO Meta VALUES ('foreign', 1)")
     finally:
@@ -66,9 +69,10 @@ def recover(source: Path, target: Path, *, foreign: bool = False) -> Recovered:
     return told
 
 
-def _take_over(store: Store, found: Iterator[Found]) -> Recovered:
+def _take_over(store: Store, found: Iterator[Found], beside: Beside) -> Recovered:
     execute = store.connection.execute
     told = Recovered()
+    blobs = 0
     names: dict[int, str] = {}
     spoilt: dict[bytes, None] = {}
     spoilt_rows: set[int] = set()
@@ -81,8 +85,9 @@ def _take_over(store: Store, found: Iterator[Found]) -> Recovered:
             if whole:
                 execute(_SWEEP, (row, *columns))
         elif table == "Dict":
-            if whole is not False:
+            if whole is not False and not beside.fault(columns[1]):
                 execute(_ITEM, columns)
+                blobs = max(blobs, end_of(columns[1]))
             elif len(spoilt) < NAMED:
                 spoilt[columns[0]] = None
         elif whole:
@@ -96,6 +101,8 @@ def _take_over(store: Store, found: Iterator[Found]) -> Recovered:
     spoilt |= dict.fromkeys(key for (key,) in without)
     told.lost = [key.decode("utf-8", "replace") for key in spoilt if key not in store]
     execute(f"DELETE FROM Attempt WHERE {_WITHOUT_VALUE}")
+    if blobs:
+        execute(NOTE_BLOBS, (blobs,))
     store.recount()
     execute(_RECOUNT_ATTEMPTS)
     rewrite_history(store.connection)
