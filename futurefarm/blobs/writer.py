@@ -15,8 +15,13 @@ from .trailer import MAGIC, MARK, Reference
 
 __all__ = ["HEAD", "LARGE", "Writer"]
 
-LARGE = 256 << 10
-"""Bytes from which on a piece is worth a place of its own."""
+LARGE = 128 << 10
+"""Bytes from which on a piece is worth a place of its own: a second sync for each commit, but one writing less.
+
+Measured against values in SQLite, microseconds to write one, committed alone / by sixteens, and to read it:
+64 kB: 720 to 590 / 210 to 280, 106 to 122. 128 kB: 870 to 850 / 310 to 540, 173 to 236. 1 MB: 1750 to 2410 /
+1390 to 1420, 470 to 1010. The log that SQLite folds into its file later is not counted.
+"""
 
 HEAD = 64
 _ALIGNED = 64
