@@ -16,7 +16,7 @@ from .trailer import MAGIC, MARK, Reference
 __all__ = ["HEAD", "LARGE", "Writer"]
 
 LARGE = 128 << 10
-"""Bytes from which on a piece is worth a place of its own: a second sync for each commit, but one writing less.
+"""Bytes from which on a piece is worth a place of its own, which costs each commit a second sync.
 
 Measured against values in SQLite, microseconds to write one, committed alone / by sixteens, and to read it:
 64 kB: 720 to 590 / 210 to 280, 106 to 122. 128 kB: 870 to 850 / 310 to 540, 173 to 236. 1 MB: 1750 to 2410 /
