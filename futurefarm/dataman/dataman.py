@@ -229,7 +229,7 @@ class DataManager:
 
     def itemcount(self) -> int:
         """Return the number of stored values in all sessions, without reading them."""
-        return sum(self._sessions.ask(len))
+        return sum(self._sessions.counts())
 
     def __len__(self) -> int:
         return self.itemcount()

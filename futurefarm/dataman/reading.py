@@ -12,6 +12,7 @@ from ..errors import DamagedSessionError, IncompleteCopyError, SessionError, Unr
 from ..ledger import Record
 from ..session import home_of, was_session
 from ..store import Reader, Whole, check_log, damage, open_reader, verified, verified_key
+from ..store.glance import count_sealed
 from ..trust import Loader, Trust
 
 __all__ = ["ForeignFileWarning", "Sessions", "Step", "loader_of"]
@@ -80,27 +81,38 @@ class Sessions:
                 yield step  # of a live session: its writer must find it closed
         check_log(path)
 
-    def ask(self, question: Callable[[Reader], T]) -> Iterator[T]:
-        """Ask each session a question; what cannot be read is raised when the rest is through."""
+    def ask(
+        self, question: Callable[[Reader], T], glance: Callable[[Path], T | None] = lambda path: None
+    ) -> Iterator[T]:
+        """Ask each session a question; what cannot be read is raised when the rest is through.
+
+        ``glance`` may know the answer before a session is opened, where nothing is wrong with it.
+        """
         problems = _Problems()
         paths = self._paths()
         for path in paths:
             try:
-                with open_reader(path, home=home_of(self._directory, path.name)) as reader:
-                    if reader is None:
-                        self._missed(path)
-                        continue
-                    check_log(path)
-                    answer = question(reader)
+                answer = glance(path)
+                if answer is None:
+                    with open_reader(path, home=home_of(self._directory, path.name)) as reader:
+                        if reader is None:
+                            self._missed(path)
+                            continue
+                        check_log(path)
+                        answer = question(reader)
             except SessionError as error:
                 problems.add(error)
             else:
                 yield answer
         problems.raise_first(len(paths))
 
+    def counts(self) -> Iterator[int]:
+        """Count the items of each session."""
+        return self.ask(len, count_sealed)
+
     def check(self) -> None:
         """Raise SessionError if a session is damaged, newer, or an incomplete copy; nothing is read of it."""
-        for _ in self.ask(len):
+        for _ in self.counts():
             pass
 
     def check_indexes(self) -> None:

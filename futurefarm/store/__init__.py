@@ -22,7 +22,8 @@ A copy that was torn while a log was folded in is known by what lies behind its 
 the first one on. What refers to them is committed when they are on disk, with a note in Meta of how long the
 file must be: so a copy without it, or with an earlier state of it, is known. It only grows.
 
-What looks at damaged files, `examine` and `recover`, is imported from there: no worker should wait for it.
+What looks at damaged files, `examine` and `recover`, and what counts without SQLite, `glance`, is imported
+from there: no worker should wait for it.
 """
 
 from .checksum import checksum

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .log import PAGE
 
-__all__ = ["Cell", "adds_up", "cell_at", "leaf_cells", "values"]
+__all__ = ["Cell", "adds_up", "cell_at", "leaf_cells", "pointers", "values"]
 
 INNER_INDEX, INNER_TABLE, LEAF_INDEX, LEAF_TABLE = 0x02, 0x05, 0x0A, 0x0D
 
@@ -52,10 +52,15 @@ def _local(size: int, kind: int) -> int:
     return local if local <= _MOST[kind] else _LEAST
 
 
+def pointers(page: bytes, begin: int = 0) -> list[int]:
+    """Return where the cells of a leaf are; in the first page, the head of the file comes before it."""
+    return [_u16(page, begin + 8 + 2 * i)[0] for i in range(min(_u16(page, begin + 3)[0], (PAGE - 8) // 6))]
+
+
 def leaf_cells(page: bytes, kind: int) -> Iterator[Cell]:
     """Iterate over the cells that the pointers of a leaf lead to."""
-    for i in range(min(_u16(page, 3)[0], (PAGE - 8) // 6)):
-        cell = cell_at(page, _u16(page, 8 + 2 * i)[0], kind)
+    for at in pointers(page):
+        cell = cell_at(page, at, kind)
         if cell is not None:
             yield cell
 

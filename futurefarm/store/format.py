@@ -103,7 +103,11 @@ class Header(NamedTuple):
     @classmethod
     def read(cls, path: Path) -> Header:
         with Grip(path) as grip:
-            data = grip.read(100)
+            return cls.of(grip.read(100))
+
+    @classmethod
+    def of(cls, data: bytes) -> Header:
+        """Return what the first hundred bytes say."""
         ours = data.startswith(_MAGIC) and data[68:72] == _APPLICATION.to_bytes(4, "big")
         user = int.from_bytes(data[60:64], "big")
         return cls(ours, user & 0xFF, bool(user & 0x100), user >> 9, data[18:19] == b"\2")

@@ -8,6 +8,7 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,6 +101,7 @@ class Reader:
         self._what = "items"
         self._seen: int | None = None
         self._sweeps: dict[int, tuple[str, str]] = {}
+        self._stretches: list[Stretch] = []
         self._budget = budget_of(path)
 
     @property
@@ -107,7 +109,7 @@ class Reader:
         """Whether somebody may be writing: then a connection must not be kept open between steps."""
         return self._header.writing or Header.read(self.path) != self._header
 
-    @property
+    @cached_property
     def foreign(self) -> bool:
         """Whether others may have written it, in the directory from which it was merged."""
         with named_errors(self.path):
@@ -173,7 +175,7 @@ class Reader:
         values: bool,
     ) -> tuple[Whole | list[tuple[Any, ...]], int | None]:
         with named_errors(self.path):
-            stretch = Stretch.behind(self._connection, after)
+            stretch = self._next_stretch(after)
             if stretch is None:
                 return rows(after, _LAST)
             if stretch.first > after + 1:
@@ -186,6 +188,13 @@ class Reader:
             self._seen += len(whole.keys)
         self._pay(stretch.size)
         return whole, stretch.last
+
+    def _next_stretch(self, after: int) -> Stretch | None:
+        while self._stretches and self._stretches[-1].first <= after:
+            self._stretches.pop()
+        if not self._stretches:
+            self._stretches = Stretch.behind(self._connection, after)
+        return self._stretches[-1] if self._stretches else None
 
     def check_number(self) -> None:
         """Raise DamagedSessionError unless as many rows were read as there are in a sealed session."""
@@ -336,7 +345,7 @@ def open_reader(path: Path, *, home: Home | None = None) -> Iterator[Reader | No
     with ExitStack() as stack:
         try:
             grip = stack.enter_context(Grip(path))
-            header = Header.read(path)
+            header = Header.of(grip.read(100))
         except FileNotFoundError:
             header = None
         except OSError as error:
@@ -365,11 +374,10 @@ def open_reader(path: Path, *, home: Home | None = None) -> Iterator[Reader | No
         _harden(path, connection, header, home)
         reader = Reader(path, connection, header)
         try:
+            _check_copy(reader, header)
+            check_blobs(path, connection)
+        except IncompleteCopyError:  # what was written here is no copy; its writer came or went as we looked
             if not at_home(path, home):
-                _check_copy(reader, header)
-                check_blobs(path, connection)
-        except IncompleteCopyError:
-            if not at_home(path, home):  # else a writer came, or went, while we looked
                 raise
         yield reader
 

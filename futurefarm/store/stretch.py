@@ -30,7 +30,7 @@ BYTES = 4 << 20
 """Bytes of the largest one; what is read in one piece has to fit into the memory several times."""
 
 _ADD = "INSERT OR REPLACE INTO Stretch (first, last, size, keys, crc) VALUES (?, ?, ?, ?, ?)"
-_BEHIND = "SELECT first, last, size, keys, crc FROM Stretch WHERE first > ? ORDER BY first LIMIT 1"
+_BEHIND = "SELECT first, last, size, keys, crc FROM Stretch WHERE first > ? ORDER BY first LIMIT 32"
 _KEYS = "SELECT key FROM Dict NOT INDEXED WHERE rowid BETWEEN ? AND ? ORDER BY rowid LIMIT ?"
 _ITEMS = "SELECT key, value FROM Dict NOT INDEXED WHERE rowid BETWEEN ? AND ? ORDER BY rowid LIMIT ?"
 
@@ -52,13 +52,11 @@ class Stretch(NamedTuple):
     crc: int
 
     @classmethod
-    def behind(cls, connection: sqlite3.Connection, row: int) -> Stretch | None:
-        """Return the next stretch that begins behind a row."""
-        found = connection.execute(_BEHIND, (row,)).fetchone()
-        if found is None or set(map(type, found)) != {int}:
-            return None
-        stretch = cls(*found)
-        return stretch if stretch.first <= stretch.last and stretch.size >= 0 else None
+    def behind(cls, connection: sqlite3.Connection, row: int) -> list[Stretch]:
+        """Return the next stretches that begin behind a row, the nearest last."""
+        found = connection.execute(_BEHIND, (row,)).fetchall()
+        stretches = [cls(*columns) for columns in reversed(found) if set(map(type, columns)) == {int}]
+        return [one for one in stretches if one.first <= one.last and one.size >= 0]
 
     def read(self, connection: sqlite3.Connection, *, values: bool) -> Whole | None:
         """Return the rows if they are what was written; None says that each has to be looked at."""
