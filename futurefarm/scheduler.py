@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Collection, Container, Iterator, Mapping
+from itertools import islice
 from typing import NamedTuple
 
 from .task import Receipt, Task
@@ -20,7 +21,7 @@ AIM = 0.05
 
 MAX_CHUNK = 4096
 
-EVIDENCE = 16
+EVIDENCE = 8
 """Tasks that must have ended for each task in a chunk: a slow one among them keeps the others waiting."""
 
 MAX_BACKOFF = 60.0
@@ -152,13 +153,12 @@ class Scheduler:
         chunk: list[Task] = []
         while self._again and len(chunk) < size:
             chunk.append(self._again.popleft())
-        while not self.exhausted and len(chunk) < size:
-            task = next(self._tasks, None)
-            if task is None:
-                self.exhausted = True
-                break
-            self._pulled += 1
-            chunk.append(task)
+        if not self.exhausted and len(chunk) < size:
+            wanted = size - len(chunk)
+            pulled = list(islice(self._tasks, wanted))
+            self.exhausted = len(pulled) < wanted
+            self._pulled += len(pulled)
+            chunk += pulled
         return chunk
 
     def submitted(self, ticket: int, chunk: list[Task]) -> None:

@@ -154,6 +154,8 @@ def call_of(item: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 def dumps_item(item: Any) -> bytes:
     """Pickle an element of ``args``, what ``__main__`` and notebooks define included by value."""
+    if type(item) in _PLAIN:
+        return _small_enough(pickle.dumps(item, PROTOCOL))
     parts = item if type(item) is tuple else (item,)
     for part in parts:
         kind = type(part)
@@ -193,6 +195,8 @@ def dumps_apart(value: Any, least: int) -> tuple[bytes, list[pickle.PickleBuffer
     Raises:
         UnstorableError: the value cannot be pickled.
     """
+    if type(value) in _PLAIN:  # many are, and have no buffers
+        return pickle.dumps(value, PROTOCOL), []
     apart: list[pickle.PickleBuffer] = []
 
     def in_band(buffer: pickle.PickleBuffer) -> bool:

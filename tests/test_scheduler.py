@@ -126,7 +126,7 @@ def test_counts_are_what_receipts_say():
 
 
 def test_what_a_worker_did_not_begin_comes_again_first():
-    play = Play(tasks(1000))
+    play = Play(tasks(100_000))
     for _ in range(100):
         play.submit()
         play.end_first(seconds=1e-4)
@@ -253,7 +253,7 @@ def test_a_task_that_killed_its_worker_is_another_attempt_when_it_runs_again():
 
 def big_chunks(number: int, **options) -> Play:
     play = Play(tasks(number), **options)
-    for _ in range(100):
+    for _ in range(50):
         play.submit()
         play.end_first(seconds=1e-4)
     play.submit()
@@ -261,7 +261,7 @@ def big_chunks(number: int, **options) -> Play:
 
 
 def test_of_a_lost_chunk_only_the_task_that_ran_is_to_blame():
-    play = big_chunks(10_000)
+    play = big_chunks(100_000)
     lost = next(iter(play.running.values()))
     play.lose_first(begun={lost[2]}, statuses={(lost[0], 1): "ok", (lost[1], 1): "ok"})
 
@@ -272,7 +272,7 @@ def test_of_a_lost_chunk_only_the_task_that_ran_is_to_blame():
 
 
 def test_of_a_lost_chunk_of_which_nothing_is_known_each_task_runs_in_a_chunk_of_its_own():
-    play = big_chunks(10_000)
+    play = big_chunks(100_000)
     lost = next(iter(play.running.values()))
     play.lose_first(begun=None)
     alone = []

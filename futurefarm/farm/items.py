@@ -13,6 +13,7 @@ from ..status import this_process
 from ..task import Outcome, Task, call_of, dumps_item
 from ..worker import described
 from .plan import Plan
+from .replicates import Replicates
 
 __all__ = ["Items"]
 
@@ -23,7 +24,7 @@ class Items:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._finished: set[bytes] = set()
-        self._replicates: dict[bytes, int] = {}
+        self._replicates = Replicates()
         self._refused: list[Outcome] = []
         self._skipped = 0
         self.error: BaseException | None = None
@@ -42,12 +43,11 @@ class Items:
     def __iter__(self) -> Iterator[Task]:
         self._remember()
         of = self._plan.fingerprint.of
-        replicates, finished = self._replicates, self._finished
+        next_replicate, finished = self._replicates.next, self._finished
         for number, item in enumerate(self._items()):
             try:
                 identity = of(*call_of(item))
-                replicate = replicates.get(identity, 0)
-                replicates[identity] = replicate + 1
+                replicate = next_replicate(identity)
                 if finished and identity + replicate.to_bytes(4, "big") in finished:  # `claim_of`, in line
                     self._skipped += 1
                     continue
@@ -87,7 +87,7 @@ class Items:
                 if status == "ok":
                     self._finished.add(claim_of(identity, replicate))
             else:
-                self._replicates[identity] = max(self._replicates.get(identity, 0), replicate + 1)
+                self._replicates.note(identity, replicate)
 
     def _refuse(self, number: int, item: Any, error: BaseException) -> None:
         host, pid, _ = this_process()

@@ -41,6 +41,7 @@ from .format import (
 from .grip import Grip
 from .guard import harden
 from .history import add_history
+from .insert import insert
 from .sidecar import Sidecar
 from .stretch import Sum
 from .tail import Tail
@@ -54,21 +55,23 @@ BUSY = 10_000
 FOLD_WAIT = 500
 """Milliseconds that folding the log waits for those who read or write, as it can be done later."""
 
-_ADD = "INSERT INTO Dict (key, value, crc) VALUES (?, ?, ?)"
+_ADD = "Dict (key, value, crc)", "(?, ?, ?)"
 _PUT = (
     "INSERT INTO Dict (key, value, crc) VALUES (?, ?, ?)"
     " ON CONFLICT (key) DO UPDATE SET value = excluded.value, crc = excluded.crc"
 )
 _NOTE = "UPDATE Meta SET value = ? WHERE name = ?"
 _ATTEMPT = (
-    "INSERT INTO Attempt (sweep, number, identity, replicate, attempt, item, status, key, error, traceback,"
-    " host, pid, started, seconds, output, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "Attempt (sweep, number, identity, replicate, attempt, item, status, key, error, traceback, host, pid, "
+    "started, seconds, output, crc)"
 )
-# Of an attempt that ended well, and printed nothing. To bind what is always the same takes a quarter longer.
+_ATTEMPT_VALUES = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+# Of one that ended well, and printed nothing. To bind what is always the same takes a quarter longer.
 _DONE = (
-    "INSERT INTO Attempt (sweep, status, number, identity, replicate, attempt, item, key, host, pid, started,"
-    " seconds, crc) VALUES ({sweep:d}, 'ok', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "Attempt (sweep, status, number, identity, replicate, attempt, item, key, host, pid, started, seconds, "
+    "crc)"
 )
+_DONE_VALUES = "({sweep:d}, 'ok', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 _FOR_MARKS = "memory"
 """How the marks are written: in place, without a rollback journal. They lie in the first hundred bytes of the
@@ -287,7 +290,7 @@ class Store(MutableMapping[bytes, bytes]):
     ) -> int:
         with named_errors(self.path), self.transaction():
             number = self.sweep(sweep, record)
-            self.connection.executemany(_ADD, results)
+            insert(self.connection, *_ADD, results)
             self._execute(COUNT_MORE, (len(results),))
             self.sum_up(results)
             return self.add_attempts(number, attempts)
@@ -308,10 +311,10 @@ class Store(MutableMapping[bytes, bytes]):
         for done, run in groupby(rows, _is_done):
             if done:
                 guarded = [(*row[:5], row[6], *row[9:13], attempt_checksum(sweep, *row)) for row in run]
-                self.connection.executemany(_DONE.format(sweep=sweep), guarded)
+                insert(self.connection, _DONE, _DONE_VALUES.format(sweep=sweep), guarded)
             else:
                 guarded = [(sweep, *row, attempt_checksum(sweep, *row)) for row in run]
-                self.connection.executemany(_ATTEMPT, guarded)
+                insert(self.connection, _ATTEMPT, _ATTEMPT_VALUES, guarded)
         if rows:
             add_history(self.connection, last + 1, [(row[1], row[2], row[5]) for row in rows])
             self._execute(COUNT_ATTEMPTS, (len(rows),))
