@@ -30,7 +30,7 @@ TURN = 10.0
 
 def claim_of(identity: bytes, replicate: int) -> bytes:
     """Return what stands for a task in the files: the same in every sweep that has it."""
-    return identity + replicate.to_bytes(4, "big")
+    return identity + replicate.to_bytes(4, "little")
 
 
 class Claims:
@@ -104,7 +104,7 @@ class Claims:
 
         To claim again what is ours does no harm.
         """
-        keys = [task.identity + task.replicate.to_bytes(4, "big") for task in tasks]  # `claim_of`, in line
+        keys = [task.identity + task.replicate.to_bytes(4, "little") for task in tasks]  # `claim_of`, in line
         if self._alone:
             os.write(self._file, b"".join(keys))
             self._alone = len(self._names()) == 1

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from futurefarm import Record
+from futurefarm.claims import claim_of
 from futurefarm.errors import DamagedSessionError, SessionClosedError
 from futurefarm.task import Outcome, Task
 
@@ -283,3 +284,11 @@ def test_a_missing_count_of_attempts_is_damage(dataman):
 
     with pytest.raises(DamagedSessionError, match="of its None attempts, 1 were found"):
         list(dataman.records())
+
+
+def test_what_ended_well_is_told_by_the_claims_of_its_tasks(dataman):
+    with dataman.session("s") as session:
+        for numbers in ([0, 1], [2], range(3, 40)):
+            session.commit("sweep", "{}", [outcome(n, "error" if n in (1, 2, 30) else "ok") for n in numbers])
+
+    assert [claim_of(b"%016d" % n, 0) for n in range(40) if n not in (1, 2, 30)] == list(dataman.done())

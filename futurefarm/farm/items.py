@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from ..claims import claim_of
 from ..identity import SIZE
 from ..status import this_process
 from ..task import Outcome, Task, call_of, dumps_item
@@ -48,7 +47,7 @@ class Items:
             try:
                 identity = of(*call_of(item))
                 replicate = next_replicate(identity)
-                if finished and identity + replicate.to_bytes(4, "big") in finished:  # `claim_of`, in line
+                if finished and identity + replicate.to_bytes(4, "little") in finished:  # `claim_of`, in line
                     self._skipped += 1
                     continue
                 data = dumps_item(item)  # not before: a sweep that resumes skips a million in a second
@@ -82,12 +81,11 @@ class Items:
 
     def _remember(self) -> None:
         """Read what the directory holds: what is finished, or which replicates there are."""
-        for identity, replicate, status in self._plan.dataman.history():
-            if self._plan.options.resume:
-                if status == "ok":
-                    self._finished.add(claim_of(identity, replicate))
-            else:
-                self._replicates.note(identity, replicate)
+        if self._plan.options.resume:
+            self._finished.update(self._plan.dataman.done())
+            return
+        for identity, replicate, _ in self._plan.dataman.history():
+            self._replicates.note(identity, replicate)
 
     def _refuse(self, number: int, item: Any, error: BaseException) -> None:
         host, pid, _ = this_process()

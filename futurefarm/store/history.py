@@ -17,11 +17,14 @@ from itertools import groupby
 
 from .checksum import history_checksum
 
-__all__ = ["add_history", "fits", "rewrite_history", "unpacked"]
+__all__ = ["ROW", "add_history", "done", "fits", "rewrite_history", "unpacked"]
 
 STATUSES = ("ok", "error", "timeout", "crashed", "stopped")
 
 _ROW = struct.Struct("<16sIB")
+ROW = _ROW.size
+"""Bytes for each task."""
+
 _CODES = {status: code for code, status in enumerate(STATUSES)}
 _ADD = "INSERT INTO History (id, rows, crc) VALUES (?, ?, ?)"
 
@@ -47,6 +50,18 @@ def unpacked(first: int, rows: bytes) -> list[tuple[int, bytes, int, str]]:
         (row, identity, replicate, STATUSES[code])
         for row, (identity, replicate, code) in enumerate(_ROW.iter_unpack(rows), first)
     ]
+
+
+def done(rows: bytes) -> list[bytes]:
+    """Return identity and replicate, 20 bytes, of the tasks that ended well.
+
+    Raises struct.error if the bytes are no history.
+    """
+    codes = rows[ROW - 1 :: ROW]
+    if len(rows) % ROW or max(codes, default=0) >= len(STATUSES):
+        raise struct.error(len(rows))
+    claims = [rows[at : at + ROW - 1] for at in range(0, len(rows), ROW)]
+    return [claim for claim, code in zip(claims, codes) if not code] if any(codes) else claims
 
 
 def rewrite_history(connection: sqlite3.Connection) -> None:

@@ -7,10 +7,11 @@ import sqlite3
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ..errors import IncompleteCopyError, OverwrittenSessionError, SessionError
 from .checksum import attempt_checksum, history_checksum, sweep_checksum
@@ -38,10 +39,12 @@ from .format import (
 )
 from .grip import Grip
 from .guard import budget_of, harden
-from .history import fits, unpacked
+from .history import ROW, done, fits, unpacked
 from .stretch import Stretch, Whole
 
 __all__ = ["Attempt", "Reader", "open_reader"]
+
+T = TypeVar("T")
 
 BUSY = 10.0
 """Seconds for which a file that SQLite has locked is waited for."""
@@ -230,17 +233,34 @@ class Reader:
 
     def finished(self, after: int) -> tuple[list[tuple[int, bytes, int, str]], int | None]:
         """Return a step of (row, identity, replicate, status)."""
-        query = "SELECT id, rows, crc FROM History WHERE id > ? ORDER BY id"
-        batches, after_ = self._step(query, after)
-        ended = [row for batch in batches for row in self._history(*batch)]
+        batches, after_ = self._histories(after)
+        ended = [row for first, rows in batches for row in self._of_history(first, unpacked, first, rows)]
         self._count("attempts", after, (row for row, *_ in ended))
         return ended, after_
 
-    def _history(self, first: int, rows: Any, crc: object) -> list[tuple[int, bytes, int, str]]:
-        if _is(crc, history_checksum, (first, rows)):
-            with suppress(struct.error, IndexError):
-                return unpacked(first, rows)
-        raise damage(self.path, f"the history of its ledger from row {first} on is not what was written")
+    def done(self, after: int) -> tuple[list[bytes], int | None]:
+        """Return a step of identity and replicate, in 20 bytes, of the tasks that ended well."""
+        batches, after_ = self._histories(after)
+        claims = [claim for first, rows in batches for claim in self._of_history(first, done, rows)]
+        numbers = (range(first, first + len(rows) // ROW) for first, rows in batches)
+        self._count("attempts", after, chain.from_iterable(numbers))
+        return claims, after_
+
+    def _histories(self, after: int) -> tuple[list[tuple[int, bytes]], int | None]:
+        batches, after_ = self._step("SELECT id, rows, crc FROM History WHERE id > ? ORDER BY id", after)
+        for first, rows, crc in batches:
+            if not _is(crc, history_checksum, (first, rows)):
+                raise self._damaged_history(first)
+        return [(first, rows) for first, rows, _ in batches], after_
+
+    def _of_history(self, first: int, read: Callable[..., list[T]], *what: Any) -> list[T]:
+        try:
+            return read(*what)
+        except (struct.error, IndexError):
+            raise self._damaged_history(first) from None
+
+    def _damaged_history(self, first: int) -> SessionError:
+        return damage(self.path, f"the history of its ledger from row {first} on is not what was written")
 
     def numbers(
         self, sweep: str, first: int, last: int, after: int
