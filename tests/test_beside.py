@@ -8,12 +8,12 @@ import shutil
 import numpy as np
 import pytest
 
-from futurefarm import DataManager
+from futurefarm import DataManager, store
 from futurefarm.blobs import LARGE
 from futurefarm.compact import WASTE
 from futurefarm.errors import DamagedSessionError, IncompleteCopyError
 from futurefarm.merge import MergeConflictWarning
-from futurefarm.store import sidecar
+from futurefarm.store import sidecar_of
 
 from .companion import run
 from .test_sidecar import SIZE, copied, fill, spoil
@@ -50,14 +50,14 @@ def test_what_is_whole_is_fine(filled):
 @pytest.mark.parametrize("text", [False, True])
 def test_check_finds_a_flipped_bit(text, dataman):
     fill(dataman, {"0": "x" * LARGE if text else np.zeros(SIZE), "1": np.ones(SIZE)})
-    spoil(sidecar(path_of(dataman)), 64 + 5000)
+    spoil(sidecar_of(path_of(dataman)), 64 + 5000)
 
     assert ("results", "0") in problems(dataman)
     assert ("results", "1") not in problems(dataman)
 
 
 def test_check_tells_what_is_not_all_there(filled):
-    os.truncate(sidecar(path_of(filled)), 64 + 8 * SIZE + 100)
+    os.truncate(sidecar_of(path_of(filled)), 64 + 8 * SIZE + 100)
 
     assert {("results", "1"), ("results", "2")} == set(problems(filled)) - {("results", None)}
 
@@ -66,7 +66,7 @@ def test_check_looks_into_a_pickle_that_lies_beside_the_session(dataman):
     fill(dataman, {"exotic": [Exotic(), "x" * LARGE]})
     assert dataman.check().fine
 
-    path = sidecar(path_of(dataman))
+    path = sidecar_of(path_of(dataman))
     path.write_bytes(path.read_bytes().replace(b"Exotic", b"Exotix"))
     assert [("results", "exotic")] == [each for each in problems(dataman) if each[1]]
 
@@ -86,7 +86,7 @@ def test_large_values_without_their_session_are_told(filled):
 
 
 def test_repair_keeps_the_values_that_are_whole(filled):
-    spoil(sidecar(path_of(filled)), 64 + 8 * SIZE + 5000)
+    spoil(sidecar_of(path_of(filled)), 64 + 8 * SIZE + 5000)
     (done,) = filled.repair()
 
     assert ("results", ("1",), 2) == (done.session, done.lost, done.items)
@@ -95,12 +95,12 @@ def test_repair_keeps_the_values_that_are_whole(filled):
     assert [] == filled.repair()
     fill(filled, {"more": np.full(SIZE, 9)})
     assert {"0": 0, "2": 2, "more": 9} == content(filled)
-    assert sidecar(filled.directory.farm / "damaged" / "results").exists()
+    assert sidecar_of(filled.directory.farm / "damaged" / "results").exists()
 
 
 def test_repair_makes_do_with_a_copy_that_is_not_whole(filled, tmp_path):
     copy = copied(filled, tmp_path)
-    os.truncate(sidecar(path_of(copy)), 64 + 8 * SIZE + 100)
+    os.truncate(sidecar_of(path_of(copy)), 64 + 8 * SIZE + 100)
     with pytest.raises(IncompleteCopyError):
         content(copy)
     (done,) = copy.repair()
@@ -155,6 +155,17 @@ def test_merge_adds_what_is_missing_and_moves_its_large_values(filled, tmp_path)
     assert target.check().fine
 
 
+def test_merge_knows_what_it_has_taken_whatever_counts_as_large(filled, tmp_path, monkeypatch):
+    target = DataManager("target", tmp_path)
+    fill(target, {"mine": 1})
+    fill(filled, {"text": "x" * LARGE})
+    monkeypatch.setattr(store.sidecar, "LARGE", 10 * LARGE)
+    target.merge(filled)
+
+    assert {} == target.merge(filled)
+    assert "x" * LARGE == target["text"]
+
+
 def test_merge_tells_large_values_that_differ(filled, tmp_path):
     target = copied(filled, tmp_path)
     fill(target, {"0": np.full(SIZE, 8)})
@@ -167,7 +178,7 @@ def test_merge_tells_large_values_that_differ(filled, tmp_path):
 def test_merge_does_not_take_damage_for_a_value(filled, tmp_path):
     target = copied(filled, tmp_path)
     fill(filled, {"new": np.full(SIZE, 5)})
-    spoil(sidecar(path_of(filled)), sidecar(path_of(filled)).stat().st_size - 50)
+    spoil(sidecar_of(path_of(filled)), sidecar_of(path_of(filled)).stat().st_size - 50)
     with pytest.raises(DamagedSessionError, match="'new'"):
         target.merge(filled)
 
@@ -195,7 +206,7 @@ def test_compact_joins_large_values_too(dataman):
     assert 3 == len(dataman.compact())
 
     (path,) = dataman.directory.sessions()
-    assert [path.name, sidecar(path).name] == sorted(
+    assert [path.name, sidecar_of(path).name] == sorted(
         entry.name for entry in dataman.directory.path.iterdir() if entry.is_file()
     )
     assert {"0": 0, "1": 1, "2": 2} == content(dataman)
@@ -239,7 +250,7 @@ def test_compact_leaves_a_session_whose_large_values_are_damaged(dataman):
     with dataman.session(name) as session:
         for key in "012":
             del session[key]
-    path = sidecar(path_of(dataman, name))
+    path = sidecar_of(path_of(dataman, name))
     spoil(path, path.stat().st_size - 50)
 
     assert {} == dataman.compact()

@@ -12,11 +12,14 @@ import warnings
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
+from zlib import crc32
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from futurefarm import DataManager, run_tasks
+from futurefarm.blobs import LARGE, Reference, attach
 from futurefarm.cli import main
 from futurefarm.dataman import ForeignFileWarning
 from futurefarm.directory import check_session_name
@@ -26,7 +29,9 @@ from futurefarm.errors import (
     FutureFarmError,
     SessionError,
     SessionNameError,
+    UnreadableValueError,
 )
+from futurefarm.store import sidecar_of
 
 from .test_ledger import RECORD, outcome
 
@@ -457,3 +462,76 @@ def test_what_is_planted_ends_no_command_in_an_error_that_is_not_ours(name, kind
 
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
     assert 1 >= done.exit_code
+
+
+# -- large values, which lie in another file
+
+
+def with_blobs(tmp_path):
+    dataman = DataManager("large", tmp_path)
+    with dataman.session("results") as session:
+        session["array"] = np.arange(LARGE)
+    return dataman, sidecar_of(dataman.directory.session("results"))
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_what_was_planted_in_the_place_of_large_values_is_refused(kind, tmp_path):
+    dataman, path = with_blobs(tmp_path)
+    path.rename(tmp_path / "elsewhere")
+    if kind == "link":
+        path.symlink_to(tmp_path / "elsewhere")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    with pytest.raises(SessionError, match="results"):
+        dataman["array"]
+    with pytest.raises(SessionError, match="results"), dataman.session("results") as session:
+        session["more"] = np.arange(LARGE)
+    assert not dataman.check().fine
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_references_that_ask_for_more_than_there_is_are_damage(mmap, tmp_path):
+    dataman, path = with_blobs(tmp_path)
+    size = path.stat().st_size - 64
+    hostile = {
+        "many": [Reference(64, size, 0)] * 100_000,
+        "far": [Reference(2**63, 64, 0)],
+        "long": [Reference(64, 2**64 - 1, 0)],
+        "overflow": [Reference(2**64 - 1, 2**64 - 1, 0)],
+    }
+    stream = b"\x80\x05\x97."
+    with dataman.session("results") as session:
+        mark = session.store.mark
+        for key, references in hostile.items():
+            session.store[key.encode()] = attach(stream, references, mark)
+        session.store[b"cut"] = attach(stream, hostile["far"], mark)[-30:]
+        session.store[b"unasked"] = attach(b"\x80\x05N.", [Reference(64, 0, 0)], mark)
+        session.store[b"missing"] = attach(b"\x80\x05\x97\x97\x86.", [Reference(64, 0, 0)], mark)
+    careful = DataManager.at(dataman.basepath, trusted=False, mmap=mmap)
+    for key in (*hostile, "cut", "missing"):
+        with pytest.raises(SessionError, match=key):
+            careful[key]
+        with pytest.raises(SessionError, match=key):
+            careful.get_pickle(key)
+    assert careful["unasked"] is None
+    assert not dataman.check().fine
+    dataman.repair()
+    assert {"array", "unasked", "missing"} == set(dataman)
+
+
+def test_a_buffer_where_none_is_made_is_refused(tmp_path):
+    dataman, _ = with_blobs(tmp_path)
+    with dataman.session("results") as session:
+        reference = Reference(64, 8, crc32(np.arange(1).tobytes()))
+        for key, stream in {
+            "read only": b"\x80\x05N\x98.",
+            "called": b"\x80\x05cbuiltins\nbytes\n\x97\x85R.",
+            "deep": b"\x80\x05(" + b"\x97" * 1000 + b"t.",
+        }.items():
+            session.store[key.encode()] = attach(stream, [reference], session.store.mark)
+    careful = DataManager.at(dataman.basepath, trusted=False)
+    for key in ("read only", "called", "deep"):
+        with pytest.raises(UnreadableValueError, match=key):
+            careful[key]

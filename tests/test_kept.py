@@ -12,7 +12,7 @@ import pytest
 from futurefarm import DataManager, blobs, run_tasks
 from futurefarm.blobs import LARGE, has_trailer
 from futurefarm.errors import SessionError, UnstoredError
-from futurefarm.store import sidecar
+from futurefarm.store import sidecar_of
 from futurefarm.task import Chunk, Receipt
 from futurefarm.worker import batch, commit, crew, leave, run_chunk
 
@@ -45,7 +45,7 @@ def changing(number):
 
 
 def sidecars(dataman):
-    return [path for path in map(sidecar, dataman.directory.sessions()) if path.exists()]
+    return [path for path in map(sidecar_of, dataman.directory.sessions()) if path.exists()]
 
 
 def test_a_task_may_change_the_array_that_an_earlier_one_has_returned(dataman):
@@ -74,7 +74,7 @@ def test_what_a_worker_that_does_not_see_the_directory_sends_goes_beside_the_ses
 
     assert [0, 1] == [int(value[-1]) for value in dataman.values()]
     (path,) = dataman.directory.sessions()
-    assert path.stat().st_size + 2 * LARGE <= sidecar(path).stat().st_size + path.stat().st_size
+    assert path.stat().st_size + 2 * LARGE <= sidecar_of(path).stat().st_size + path.stat().st_size
     assert path.stat().st_size < LARGE
 
 
@@ -147,7 +147,7 @@ def test_what_was_lost_by_a_failing_disk_is_not_taken_for_stored(fails, dataman,
 
     def spoilt(self, session, stream, buffers):
         value = keep(self, session, stream, buffers)
-        os.truncate(sidecar(session.store.path), 1000)
+        os.truncate(sidecar_of(session.store.path), 1000)
         return value
 
     monkeypatch.setattr(crew.Kept, "keep", spoilt)

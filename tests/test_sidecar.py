@@ -23,7 +23,7 @@ from futurefarm.errors import (
     StorageFullError,
     UntrustedValueError,
 )
-from futurefarm.store import sidecar
+from futurefarm.store import sidecar_of
 
 from .companion import companions, run
 
@@ -50,7 +50,7 @@ def test_what_is_large_lies_beside_the_session(opener, dataman):
     path = fill(dataman, opener=opener)
 
     assert path.stat().st_size < 100_000 < sum(map(len, map(pickle.dumps, LARGE_VALUES.values())))
-    assert 0o600 == sidecar(path).stat().st_mode & 0o777
+    assert 0o600 == sidecar_of(path).stat().st_mode & 0o777
     np.testing.assert_equal(dict(dataman.items()), LARGE_VALUES)
     np.testing.assert_equal(dataman["arrays"], LARGE_VALUES["arrays"])
     with dataman.session("results") as session:
@@ -60,7 +60,7 @@ def test_what_is_large_lies_beside_the_session(opener, dataman):
 def test_a_session_without_large_values_is_one_file(dataman):
     path = fill(dataman, {"a": np.arange(SIZE - 100), "b": "x" * 100_000})
 
-    assert not sidecar(path).exists()
+    assert not sidecar_of(path).exists()
 
 
 def test_values_are_read_while_they_are_written(dataman):
@@ -151,7 +151,7 @@ class Exotic:
 def test_a_sidecar_that_others_may_write_casts_doubt(dataman):
     path = fill(dataman, {"object": Exotic(np.ones(SIZE))})
     assert SIZE == dataman["object"].array.sum()
-    sidecar(path).chmod(0o666)
+    sidecar_of(path).chmod(0o666)
     with pytest.raises(UntrustedValueError, match="can be written by others"):
         dataman["object"]
 
@@ -206,13 +206,13 @@ def test_after_a_failed_sync_nothing_more_is_written(dataman, monkeypatch):
     with pytest.raises(SessionError, match="Go on in a new session"):
         session["lost"] = np.ones(SIZE)
     monkeypatch.undo()
-    length = sidecar(path).stat().st_size
+    length = sidecar_of(path).stat().st_size
     for value in (np.ones(SIZE), 1):
         with pytest.raises(SessionError, match="Go on in a new session"):
             session["more"] = value
     session.close()
 
-    assert length == sidecar(path).stat().st_size
+    assert length == sidecar_of(path).stat().st_size
     assert ["kept"] == list(dataman)
     assert SIZE == dataman["kept"].sum()
 
@@ -256,7 +256,7 @@ def test_a_closed_session_keeps_nothing(dataman):
     session.close()
     with pytest.raises(SessionClosedError):
         session.store.keep(bytes(LARGE))
-    assert not sidecar(dataman.directory.session("results")).exists()
+    assert not sidecar_of(dataman.directory.session("results")).exists()
 
 
 # -- copies and damage
@@ -279,9 +279,9 @@ def test_a_copy_is_merged_by_copying_all_files(dataman, tmp_path):
 @pytest.mark.parametrize("short", [False, True])
 def test_a_copy_without_all_of_its_large_values_is_refused_by_name(short, dataman, tmp_path):
     path = fill(dataman)
-    copy = copied(dataman, tmp_path, without=() if short else (sidecar(path).name,))
+    copy = copied(dataman, tmp_path, without=() if short else (sidecar_of(path).name,))
     if short:
-        os.truncate(sidecar(copy.directory.session("results")), 1000)
+        os.truncate(sidecar_of(copy.directory.session("results")), 1000)
     uses = lambda: list(copy.values()), copy.itemcount, lambda: copy.session("results"), copy.check_readable
     for use in uses:
         with pytest.raises(IncompleteCopyError, match=r"results\.blobs, with large values, is missing"):
@@ -321,7 +321,7 @@ def spoil(path, offset):
 
 def test_damage_costs_the_value_that_it_lies_on_and_is_told(dataman):
     path = fill(dataman, {str(n): np.full(SIZE, n) for n in range(3)})
-    spoil(sidecar(path), 64 + 8 * SIZE + 5000)
+    spoil(sidecar_of(path), 64 + 8 * SIZE + 5000)
     with pytest.raises(
         DamagedSessionError, match=r"'1' is not what was written.*futurefarm repair"
     ) as caught:
@@ -336,7 +336,7 @@ def test_damage_costs_the_value_that_it_lies_on_and_is_told(dataman):
 
 def test_a_value_whose_end_is_missing_is_told_and_the_others_are_read(dataman):
     path = fill(dataman, {str(n): np.full(SIZE, n) for n in range(3)})
-    os.truncate(sidecar(path), 64 + 8 * SIZE + 5000)
+    os.truncate(sidecar_of(path), 64 + 8 * SIZE + 5000)
     with pytest.raises(IncompleteCopyError, match=r"before the value of '1' was whole") as caught:
         dataman["1"]
     assert "1" == caught.value.key

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..blobs import MissingBlobError, Parts, Reader, detach, has_trailer
-from .format import damage, named, sidecar, without_blobs
+from .format import damage, named, sidecar_of, without_blobs
 from .store import Store
 
 __all__ = ["Beside", "end_of", "is_same", "size_apart"]
@@ -37,6 +37,8 @@ class Beside:
     def move(self, key: str, value: bytes, store: Store) -> bytes:
         """Keep the large parts of a value beside another session; return what stands in its place there.
 
+        What lay apart lies apart there, too, so that the two can be compared without reading them.
+
         Raises:
             DamagedSessionError: they are not what was written.
             IncompleteCopyError: they are not there.
@@ -44,18 +46,19 @@ class Beside:
         if not has_trailer(value):
             return value
         try:
-            pieces = self._opened().get(detach(value))
+            parts = detach(value)
+            stream, buffers = self._opened().get(parts)
         except MissingBlobError:
             raise without_blobs(self._session, key) from None
         except ValueError as error:
             raise damage(self._session, f"the value of {key!r} is not what was written", key) from error
         except OSError as error:
             raise named(self._session, error) from error
-        return store.keep(*pieces)
+        return store.keep(stream, buffers, whole=parts.whole)
 
     def _opened(self) -> Reader:
         if self._reader is None:
-            self._reader = Reader(sidecar(self._session))
+            self._reader = Reader(sidecar_of(self._session))
         return self._reader
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ from .format import (
     Header,
     Home,
     named_errors,
-    sidecar,
+    sidecar_of,
     sync,
     verified,
     verified_key,
@@ -74,10 +74,10 @@ def copy(source: Path, target: Path, *, home: Home | None = None, foreign: bool 
 
 def _copy_blobs(source: Path, target: Path, length: int) -> None:
     try:
-        read = os.fdopen(open_plain(sidecar(source)), "rb", buffering=0)
+        read = os.fdopen(open_plain(sidecar_of(source)), "rb", buffering=0)
     except FileNotFoundError:
         raise without_blobs(source) from None
-    with read, named_errors(target), os.fdopen(make(sidecar(target)), "wb", buffering=0) as file:
+    with read, named_errors(target), os.fdopen(make(sidecar_of(target)), "wb", buffering=0) as file:
         while length:
             piece = read.read(min(length, _PIECE))
             if not piece:

@@ -265,8 +265,8 @@ def without_blobs(path: Path, key: str | None = None) -> IncompleteCopyError:
     """Return the error for a session whose large values are not all there."""
     what = "it" if key is None else f"the value of {key!r}"
     return IncompleteCopyError(
-        f"the session {path.name} is an incomplete copy: its file {sidecar(path).name}, with large values, "
-        f"is missing or was copied before {what} was whole. {_copy_again(path)}",
+        f"the session {path.name} is an incomplete copy: its file {sidecar_of(path).name}, with large "
+        f"values, is missing or was copied before {what} was whole. {_copy_again(path)}",
         path=str(path),
         key=key,
     )
@@ -279,7 +279,7 @@ def _copy_again(path: Path) -> str:
     )
 
 
-def sidecar(path: Path) -> Path:
+def sidecar_of(path: Path) -> Path:
     """Return the path of the file that holds the large values of a session."""
     return Path(f"{path}.blobs")
 
@@ -290,7 +290,7 @@ def check_blobs(path: Path, connection: sqlite3.Connection) -> None:
     if type(length) is not int:
         raise damage(path, "how many large values it has is not what was written")
     try:
-        whole = not length or os.stat(sidecar(path)).st_size >= length
+        whole = not length or os.stat(sidecar_of(path)).st_size >= length
     except FileNotFoundError:
         whole = False
     if not whole:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..blobs import LARGE, Writer, attach, detach, has_trailer
 from ..errors import SessionClosedError, SessionError
-from .format import named, sidecar
+from .format import named, sidecar_of
 
 __all__ = ["Sidecar"]
 
@@ -30,30 +30,31 @@ class Sidecar:
     @property
     def mark(self) -> bytes | None:
         """What tells the file from all others; None where there is none yet."""
-        if self._writer is None and not sidecar(self._session).exists():
+        if self._writer is None and not sidecar_of(self._session).exists():
             return None
         return self._opened().mark
 
-    def keep(self, stream: bytes, buffers: Sequence[Any] = ()) -> bytes:
+    def keep(self, stream: bytes, buffers: Sequence[Any] = (), *, whole: bool = False) -> bytes:
         """Write what is large of a value; return what stands in its place. Several threads may do so at once.
 
         Args:
             stream: the pickle of the value.
             buffers: the memory that lies outside of it.
+            whole: whether to write the pickle itself, too, be it small.
 
         Raises:
             StorageFullError: there is no space, and nothing of it is left.
             SessionError: it cannot be written.
         """
-        large = len(stream) >= LARGE
-        pieces = [*buffers, stream] if large else buffers
+        whole = whole or len(stream) >= LARGE
+        pieces = [*buffers, stream] if whole else buffers
         if not pieces:
             return stream
         if self._failed:
             raise self._lost()
         try:
             writer = self._opened()
-            return attach(stream, [writer.append(piece) for piece in pieces], writer.mark, whole=large)
+            return attach(stream, [writer.append(piece) for piece in pieces], writer.mark, whole=whole)
         except OSError as error:
             raise named(self._session, error) from error
         except ValueError as error:  # another thread has closed it meanwhile
@@ -103,12 +104,12 @@ class Sidecar:
     def _opened(self) -> Writer:
         with self._opening:
             if self._writer is None:
-                self._writer = Writer(sidecar(self._session))
+                self._writer = Writer(sidecar_of(self._session))
             return self._writer
 
     def _lost(self) -> SessionError:
         return SessionError(
-            f"large values could not be written to {sidecar(self._session)}, and nothing more is written to "
-            f"it. What was acknowledged is there. Go on in a new session.",
+            f"large values could not be written to {sidecar_of(self._session)}, and nothing more is written "
+            f"to it. What was acknowledged is there. Go on in a new session.",
             path=str(self._session),
         )

@@ -223,16 +223,17 @@ class Store(MutableMapping[bytes, bytes]):
 
     # -- large ones
 
-    def keep(self, stream: bytes, buffers: Sequence[Any] = ()) -> bytes:
+    def keep(self, stream: bytes, buffers: Sequence[Any] = (), *, whole: bool = False) -> bytes:
         """Write what is large of a value beside the session at once; return what stands in its place.
 
+        ``whole`` asks to write the pickle itself, too, be it small.
         It is on disk when a value that refers to it is stored. Several threads may do so at once.
 
         Raises:
             StorageFullError: there is no space, and nothing of it is left.
             SessionError: it cannot be written.
         """
-        return self._open_sidecar.keep(stream, buffers)
+        return self._open_sidecar.keep(stream, buffers, whole=whole)
 
     def place(self, value: bytes) -> bytes:
         """Keep what is large of a value that was pickled elsewhere; leave one that was kept here as it is."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..blobs import MissingBlobError, Reader, detach, has_trailer, in_band
 from ..errors import SessionError, UnreadableValueError, UntrustedValueError
-from ..store import damage, named, sidecar, without_blobs
+from ..store import damage, named, sidecar_of, without_blobs
 from .makers import find
 from .parts import NotPlainError
 from .plain import loads
@@ -124,7 +124,7 @@ class Loader:
         if not has_trailer(data):
             return data, []
         try:
-            with Reader(sidecar(self.path), mapped=self.mapped) as reader:
+            with Reader(sidecar_of(self.path), mapped=self.mapped) as reader:
                 return reader.get(detach(data))
         except MissingBlobError as error:
             if not self.path.exists():

@@ -8,7 +8,7 @@ from typing import Any
 from ..blobs import Reader, SpoiltBlobError, detach, has_trailer, in_band
 from ..errors import SessionError
 from ..session import Session
-from ..store import sidecar
+from ..store import sidecar_of
 from ..task import Outcome
 
 __all__ = ["Kept"]
@@ -27,7 +27,7 @@ class Kept:
     def keep(self, session: Session, stream: bytes, buffers: list[Any]) -> bytes:
         """Write what is large of a result beside a session; return what stands in its place."""
         value = session.store.keep(stream, buffers)
-        self._files[session.store.mark] = sidecar(session.store.path)
+        self._files[session.store.mark] = sidecar_of(session.store.path)
         return value
 
     def move(self, outcomes: list[Outcome], session: Session) -> None:

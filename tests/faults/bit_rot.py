@@ -29,13 +29,16 @@ from typing import Any, NamedTuple
 
 from futurefarm import DataManager
 from futurefarm.errors import FutureFarmError
+from futurefarm.store.beside import Beside
 from futurefarm.store.salvage import salvage
 from futurefarm.task import Outcome, Task
 from harness import Battery, Child, Figures, main, python, say
+from large import large_from
 
 RECORD = json.dumps({"function": "bit_rot:simulate", "host": "laptop"})
 NAME = "ann.laptop.0123456789"
 PAGE = 4096
+LARGE = 2_000  # bytes; a third of the values is larger, and lies beside the session
 
 
 def results(number: int) -> Iterator[Outcome]:
@@ -54,10 +57,12 @@ def results(number: int) -> Iterator[Outcome]:
 
 def fill(folder: Path, number: int, *, die: bool = False) -> None:
     """Write a session with a commit for each result; ``die``: be killed before it is closed."""
+    large_from(LARGE)
     session = DataManager.at(folder).session(NAME)
     for i, outcome in enumerate(results(number)):
         session.commit(f"sweep{i % 2}", RECORD, [outcome])
     session["mine"] = {"a": [1, 2, 3]}
+    session["buffers"] = [pickle.PickleBuffer(bytearray([n]) * LARGE) for n in (1, 2)]
     if die:
         os.kill(os.getpid(), 9)
     session.close()
@@ -91,7 +96,7 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / NAME
-        self.files = {e: Path(f"{self.path}{e}").read_bytes() for e in ("", "-wal") if self._has(e)}
+        self.files = {e: Path(f"{self.path}{e}").read_bytes() for e in ("", "-wal", ".blobs") if self._has(e)}
         self.note = (folder / ".farm" / "locks" / f"{NAME}.json").read_bytes()
         self._clock = 10**18
         with warnings.catch_warnings():
@@ -116,7 +121,12 @@ class Place:
 
     def walk(self) -> set[tuple[Any, ...]]:
         """Return what `repair` finds that is good."""
-        return {(found.table, found.columns) for found in salvage(self.path) if found.whole}
+        with Beside(self.path) as beside:
+            return {
+                (found.table, found.columns)
+                for found in salvage(self.path)
+                if found.whole and not (found.table == "Dict" and beside.fault(found.columns[1]))
+            }
 
 
 def readings(
@@ -218,6 +228,8 @@ def cuts(place: Place, chance: random.Random, number: int | None) -> Iterator[Da
     That is at each byte of the first page, which has the header and the schema, and of the last, and at every
     16th between: what is left there differs only in where a page ends.
     """
+    blobs = len(place.files.get(".blobs", b""))
+    yield from (Damage("cut", ".blobs", at) for at in range(0, blobs, max(1, blobs // 50)))
     size = len(place.files[""])
     all_over = [at for at in range(size) if at < PAGE or at >= size - PAGE or at % 16 == 0]
     places = all_over if number is None else sorted(chance.sample(range(size), number))

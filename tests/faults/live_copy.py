@@ -35,10 +35,12 @@ import tqdm
 from futurefarm import DataManager, run_tasks
 from futurefarm.errors import DuplicateKeyError, IncompleteCopyError, OverwrittenSessionError, SessionError
 from harness import Battery, Child, Figures, main, python, say
+from large import large_from
 
 DEADLINE = 300.0
 COUNT = struct.Struct("<q")
 LOG_LIMIT = 200_000  # bytes; far below the usual ones, so that logs are folded while copies are taken
+LARGE = 1_000  # bytes; half of the values are larger, and lie beside their session
 GROWTH = 6_000  # items after which a writer ends
 
 
@@ -66,6 +68,7 @@ class Acknowledged:
 
 
 def work(number: int) -> tuple[int, bytes]:
+    large_from(LARGE)  # in a worker process, too
     time.sleep(0.004)  # a task that takes its time, so that a second makes no million of them
     return number, payload(number)
 
@@ -146,6 +149,7 @@ WRITERS: dict[str, Callable[..., None]] = {
 
 
 def write(kind: str, folder: str, notes: str) -> None:
+    large_from(LARGE)
     acknowledged = Acknowledged(Path(notes, "acknowledged"))
     end = Path(notes, "end")
     writer = WRITERS[kind] if kind in WRITERS else PEERS[kind].write

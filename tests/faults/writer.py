@@ -19,15 +19,18 @@ from futurefarm.session import session as shelf
 from futurefarm.status import this_process
 from futurefarm.task import Job, Outcome, Task
 from futurefarm.worker import Patience, commit, leave
+from large import large_from
 
 SWEEP = "sweep"
 BATCH = 3
 SHARED = 6  # keys that two sessions assign
+LARGE = 250  # bytes
 OTHER = range(1000, 1012)  # numbers in the directory that is merged
 GAVE_UP = 9  # exit code after an error of futurefarm's own, which a user can act on
 
 
 def value(number: int) -> tuple[int, bytes]:
+    """Return what belongs to a number; more than half of them are large."""
     return number, b"%08d" % number * (20 + number % 200)
 
 
@@ -43,6 +46,7 @@ def outcomes(numbers: Iterable[int]) -> list[Outcome]:
 
 def make_other(folder: Path) -> None:
     """Make the directory that is merged: one session that is closed, and one whose writer was killed."""
+    large_from(LARGE)
     other = DataManager("other", folder)
     half = len(OTHER) // 2
     with other.session() as session:
@@ -82,6 +86,7 @@ def write(folder: Path, tasks: int) -> None:
     def note(*words: object) -> None:
         os.write(events, (" ".join(map(str, words)) + "\n").encode())
 
+    large_from(LARGE)
     try:
         dataman = DataManager("farm", folder)
         commit_all(dataman, tasks, note)
