@@ -274,3 +274,12 @@ def test_items_come_while_tasks_run(tmp_path):
         yield 2
 
     assert 2 == run_tasks(dataman, square, items(), "thread", workers=2, progress=False).done
+
+
+def test_of_equal_items_as_many_are_skipped_as_were_done(dataman):
+    run_tasks(dataman, abs, [1, 1, 2], "serial", progress=False)
+    summary = run_tasks(dataman, abs, [1, 2, 1, 1, 2, 3, 1], "serial", resume=True, progress=False)
+    replicates = sorted((record.args, record.replicate) for record in dataman.records())
+
+    assert (4, 3) == (summary.done, summary.skipped)
+    assert [(1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (3, 0)] == replicates

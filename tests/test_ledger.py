@@ -291,4 +291,6 @@ def test_what_ended_well_is_told_by_the_claims_of_its_tasks(dataman):
         for numbers in ([0, 1], [2], range(3, 40)):
             session.commit("sweep", "{}", [outcome(n, "error" if n in (1, 2, 30) else "ok") for n in numbers])
 
-    assert [claim_of(b"%016d" % n, 0) for n in range(40) if n not in (1, 2, 30)] == list(dataman.done())
+    assert [claim_of(b"%016d" % n, 0) for n in range(40) if n not in (1, 2, 30)] == [
+        claim for claims in dataman.done() for claim in claims
+    ]

@@ -332,9 +332,9 @@ class DataManager:
         """Iterate over (identity, replicate, status) of all attempts."""
         return self._sessions.each(Reader.finished, lambda path, rows, tell: [row[1:] for row in rows])
 
-    def done(self) -> Iterator[bytes]:
-        """Iterate over identity and replicate (in 4 bytes, little-endian) of the tasks that ended well."""
-        return self._sessions.each(Reader.done, lambda path, claims, tell: claims)
+    def done(self) -> Iterator[list[bytes]]:
+        """Iterate over lists of identity and replicate (in 4 bytes, little-endian) of what ended well."""
+        return self._sessions.each(Reader.done, lambda path, claims, tell: [claims])
 
     def news(self, session: str, after: int) -> Iterator[tuple[int, bytes, int, str]]:
         """Iterate over (row, identity, replicate, status) of the attempts in a session behind some row."""

@@ -17,12 +17,16 @@ from .replicates import Replicates
 __all__ = ["Items"]
 
 
+_FIRST = bytes(4)
+"""The end of the claim of the first task of an identity."""
+
+
 class Items:
     """Makes tasks of items, as they are pulled; items that cannot be one are refused, one by one."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._finished: set[bytes] = set()
+        self._finished: dict[bytes, bool] = {}  # by claim: whether the item has come
         self._replicates = Replicates()
         self._refused: list[Outcome] = []
         self._skipped = 0
@@ -46,7 +50,12 @@ class Items:
         for number, item in enumerate(self._items()):
             try:
                 identity = of(*call_of(item))
-                replicate = next_replicate(identity)
+                came = finished.get(identity + _FIRST) if finished else None
+                if came is False:  # numbered without a look at the others: there may be a million of them
+                    finished[identity + _FIRST] = True
+                    self._skipped += 1
+                    continue
+                replicate = next_replicate(identity) + (came is True)
                 if finished and identity + replicate.to_bytes(4, "little") in finished:  # `claim_of`, in line
                     self._skipped += 1
                     continue
@@ -82,7 +91,8 @@ class Items:
     def _remember(self) -> None:
         """Read what the directory holds: what is finished, or which replicates there are."""
         if self._plan.options.resume:
-            self._finished.update(self._plan.dataman.done())
+            for claims in self._plan.dataman.done():
+                self._finished.update(dict.fromkeys(claims, False))
             return
         for identity, replicate, _ in self._plan.dataman.history():
             self._replicates.note(identity, replicate)

@@ -241,10 +241,13 @@ class Reader:
     def done(self, after: int) -> tuple[list[bytes], int | None]:
         """Return a step of identity and replicate, in 20 bytes, of the tasks that ended well."""
         batches, after_ = self._histories(after)
-        claims = [claim for first, rows in batches for claim in self._of_history(first, done, rows)]
-        numbers = (range(first, first + len(rows) // ROW) for first, rows in batches)
-        self._count("attempts", after, chain.from_iterable(numbers))
-        return claims, after_
+        claims = [self._of_history(first, done, rows) for first, rows in batches]
+        self._count("attempts", after, ())
+        for first, rows in batches:
+            if self._seen is not None and first > after:
+                after = first + len(rows) // ROW - 1
+                self._seen += len(rows) // ROW
+        return list(chain.from_iterable(claims)), after_
 
     def _histories(self, after: int) -> tuple[list[tuple[int, bytes]], int | None]:
         batches, after_ = self._step("SELECT id, rows, crc FROM History WHERE id > ? ORDER BY id", after)
