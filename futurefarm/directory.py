@@ -9,6 +9,7 @@
             id                       tells a worker whether it sees this very directory
             stop                     touched: every sweep in this directory stops
             stop-SWEEP               that sweep stops
+            bundles/SWEEP...         what its tasks share
             claims/SWEEP             which tasks that sweep has begun
             computers/USER.HOST      the stamp of this computer's own session
             locks/NAME.lock          the lock of a session
@@ -308,6 +309,11 @@ class Directory:
 
     def workers(self, sweep: str) -> Path:
         return self.farm / "workers" / sweep
+
+    def bundle(self, sweep: str, program: tuple[str, int, int]) -> Path:
+        """Return the path of what the tasks of a sweep share; its name tells whose it is, see `bundle`."""
+        host, pid, started = program
+        return self.farm / "bundles" / f"{sweep}.{pid}.{started}.{host}"
 
     @cached_property
     def on_network(self) -> bool:

@@ -18,13 +18,13 @@ import os
 import struct
 import sys
 import types
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from hashlib import blake2b
 from typing import Any
 
 from .errors import UsageTypeError
 
-__all__ = ["SIZE", "Fingerprint", "function_name"]
+__all__ = ["SIZE", "Fingerprint", "fingerprint", "function_name"]
 
 SIZE = 16
 """Bytes in a fingerprint: one collision is expected in 2**64 calls."""
@@ -32,6 +32,9 @@ SIZE = 16
 _PLAIN = frozenset({int, float, str, bytes, bool, type(None)})
 _FUNCTIONS = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial)
 _MAX_DEPTH = 200
+
+_LONG = 1 << 20
+"""Bytes from which on content is spelled by its own hash: it is not copied, and the spelling stays short."""
 
 
 class Fingerprint:
@@ -68,6 +71,15 @@ class Fingerprint:
         if kwargs:
             digest.update(_part(b"K", spell(dict(kwargs))))
         return digest.digest()
+
+
+def fingerprint(value: Any) -> bytes:
+    """Return the fingerprint, `SIZE` bytes, of a value.
+
+    Raises:
+        UsageTypeError: it has no stable identity.
+    """
+    return blake2b(spell(value), digest_size=SIZE).digest()
 
 
 def function_name(function: Callable[..., Any]) -> str:
@@ -138,7 +150,7 @@ def _plain(value: Any) -> bytes:
     if kind is str:
         return _part(b"u", value.encode("utf-8", "surrogatepass"))
     if kind is bytes:
-        return _part(b"b", value)
+        return _part(b"b", value) if len(value) < _LONG else _part(b"B", _digest(len(value), [value]))
     if kind is bool:
         return b"T" if value else b"N"
     return b"0"
@@ -163,11 +175,34 @@ def _numpy(numpy: Any, value: Any, depth: int) -> bytes:
         # Little-endian and C order: one array has one spelling on every machine.
         dtype = value.dtype.newbyteorder("<")
         body += _plain(dtype.str if dtype.names is None else repr(dtype.descr))
-        body += numpy.ascontiguousarray(value, dtype=dtype).tobytes()
+        if value.nbytes < _LONG:
+            body += numpy.ascontiguousarray(value, dtype=dtype).tobytes()
+        else:
+            body += _digest(value.nbytes, _pieces(numpy, numpy.asarray(value), dtype))
     if type(value) is not numpy.ndarray:  # a quantity with its unit, a masked array with its mask
         state = {k: v for k, v in getattr(value, "__dict__", {}).items() if not k.startswith("_optinfo")}
         body += _plain(function_name(type(value))) + spell(state, depth + 1)
     return _part(b"a", body)
+
+
+def _pieces(numpy: Any, array: Any, dtype: Any) -> Iterator[Any]:
+    """Yield the content of an array in C order, as bytes; what has to be copied for that, piece by piece."""
+    if array.flags.c_contiguous and array.dtype == dtype:
+        yield array.reshape(-1).view(numpy.uint8)
+    elif array.ndim > 1 and array[0].nbytes >= _LONG:
+        for part in array:
+            yield from _pieces(numpy, part, dtype)
+    else:
+        step = max(1, _LONG * len(array) // array.nbytes)
+        for at in range(0, len(array), step):
+            yield numpy.ascontiguousarray(array[at : at + step], dtype=dtype).reshape(-1).view(numpy.uint8)
+
+
+def _digest(size: int, pieces: Iterable[Any]) -> bytes:
+    digest = blake2b(b"%d:" % size)
+    for piece in pieces:
+        digest.update(piece)
+    return digest.digest()
 
 
 def _function(function: Any, depth: int) -> bytes:

@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .directory import computer_name
@@ -23,8 +23,13 @@ def new_sweep_id() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.urandom(3).hex()}"
 
 
-def sweep_record(function: Callable[..., Any], executor: str, workers: int, total: int | None) -> str:
-    """Return the provenance of a sweep as JSON: code, environment, host, time."""
+def sweep_record(
+    function: Callable[..., Any], executor: str, workers: int, total: int | None, shared: Mapping[str, str]
+) -> str:
+    """Return the provenance of a sweep as JSON: code, environment, host, time.
+
+    ``shared`` are the fingerprints of what its tasks share, by names.
+    """
     return json.dumps(
         {
             "function": function_name(function),
@@ -32,6 +37,7 @@ def sweep_record(function: Callable[..., Any], executor: str, workers: int, tota
             "executor": executor,
             "workers": workers,
             "total": total,
+            "shared": dict(shared),
             "by": computer_name(),
             "pid": os.getpid(),
             "argv": sys.argv,

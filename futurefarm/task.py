@@ -76,7 +76,7 @@ class Receipt(NamedTuple):
     the chunk took too long. The first ``unstored`` of the rest did end, but the disk stayed full: they have
     to be run again. ``failed`` are the places in the chunk of tasks that may be tried again, and ``final`` of
     those that failed by an error for which that was not asked. ``outcomes`` is empty but for a worker that
-    cannot commit where it is.
+    cannot commit where it is. One that ``lacks`` what the tasks share has begun none: it does not see it.
     """
 
     ended: int
@@ -85,7 +85,13 @@ class Receipt(NamedTuple):
     seconds: float
     session: str | None
     unstored: int = 0
+    lacks: bool = False
     outcomes: tuple[Outcome, ...] = ()
+
+    @classmethod
+    def lacking(cls) -> Receipt:
+        """Return the receipt of a worker that needs what the tasks share sent to it."""
+        return cls(0, (), (), 0.0, None, lacks=True)
 
     def dumps(self) -> bytes:
         """Return the receipt as at most `RECEIPT_SIZE` bytes, unless it carries outcomes."""
@@ -111,22 +117,27 @@ class Job(NamedTuple):
     parent: tuple[str, int, int]  # host, pid and start of the process that called run_tasks
     capture: bool  # what tasks print is kept from the terminal
     full_wait: float  # seconds for which a full disk is waited for
+    shared: bytes = b""  # what `bundle.unpack` makes of it goes to every call
 
 
 class Chunk(NamedTuple):
-    """A job and some of its tasks, as a worker gets them."""
+    """A job and some of its tasks, as a worker gets them.
+
+    ``shared`` is what they share, whole, for a worker that lacks it; else None.
+    """
 
     job: Job
     tasks: list[Task]
+    shared: bytes | None
 
     @staticmethod
-    def dumps(job: bytes, tasks: Sequence[Task]) -> bytes:
-        return pickle.dumps((job, [tuple(task) for task in tasks]), PROTOCOL)
+    def dumps(job: bytes, tasks: Sequence[Task], shared: bytes | None = None) -> bytes:
+        return pickle.dumps((job, [tuple(task) for task in tasks], shared), PROTOCOL)
 
     @staticmethod
-    def loads(data: bytes) -> tuple[bytes, list[Task]]:
-        job, tasks = pickle.loads(data)
-        return job, [Task._make(task) for task in tasks]
+    def loads(data: bytes) -> tuple[bytes, list[Task], bytes | None]:
+        job, tasks, shared = pickle.loads(data)
+        return job, [Task._make(task) for task in tasks], shared
 
 
 _PLAIN = frozenset({int, float, str, bytes, bool, type(None), complex})
@@ -197,14 +208,7 @@ def dumps_apart(value: Any, least: int) -> tuple[bytes, list[pickle.PickleBuffer
     """
     if type(value) in _PLAIN:  # many are, and have no buffers
         return pickle.dumps(value, PROTOCOL), []
-    apart: list[pickle.PickleBuffer] = []
-
-    def in_band(buffer: pickle.PickleBuffer) -> bool:
-        small = buffer.raw().nbytes < least
-        if not small:
-            apart.append(buffer)
-        return small
-
+    apart, in_band = _sieve(least)
     try:
         return pickle.dumps(value, PROTOCOL, buffer_callback=in_band), apart
     except (pickle.PicklingError, AttributeError) as not_found:
@@ -215,6 +219,25 @@ def dumps_apart(value: Any, least: int) -> tuple[bytes, list[pickle.PickleBuffer
             raise _unstorable(value, not_found) from not_found
     except Exception as error:
         raise _unstorable(value, error) from error
+
+
+def dumps_shared(values: Any, least: int) -> tuple[bytes, list[pickle.PickleBuffer]]:
+    """Pickle what tasks share: by value as `dumps_item`, without the memory of arrays as `dumps_apart`."""
+    apart, in_band = _sieve(least)
+    return _dumps_by_value(values, in_band), apart
+
+
+def _sieve(least: int) -> tuple[list[pickle.PickleBuffer], Callable[[pickle.PickleBuffer], bool]]:
+    """Return a list, and what a pickler asks whether a buffer stays in: large ones go to the list."""
+    apart: list[pickle.PickleBuffer] = []
+
+    def in_band(buffer: pickle.PickleBuffer) -> bool:
+        small = buffer.raw().nbytes < least
+        if not small:
+            apart.append(buffer)
+        return small
+
+    return apart, in_band
 
 
 def _small_enough(data: bytes) -> bytes:

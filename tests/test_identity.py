@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from futurefarm.errors import UsageTypeError
-from futurefarm.identity import SIZE, Fingerprint, function_name
+from futurefarm.identity import SIZE, Fingerprint, fingerprint, function_name
 from futurefarm.spaces import Params
 
 from .companion import run
@@ -332,3 +332,26 @@ def test_a_method_of_an_object_of_the_users_counts_with_the_state_of_that_object
     one, other = (Fingerprint(random.Random(seed).random).of((), {}) for seed in (1, 2))
 
     assert one != other
+
+
+@pytest.mark.parametrize("shape", [(200_000,), (2, 150_000), (400, 700)])
+def test_a_large_array_is_the_same_in_every_layout(shape):
+    array = np.arange(np.prod(shape), dtype=float).reshape(shape)
+    others = [
+        np.asfortranarray(array),
+        array.astype(">f8"),
+        np.repeat(array, 2, axis=-1)[..., ::2],
+        array[::-1][::-1],
+    ]
+
+    assert {fingerprint(array)} == set(map(fingerprint, others))
+    assert fingerprint(array) != fingerprint(array.reshape(-1, 2))
+    assert fingerprint(array) != fingerprint(array + 1)
+    assert fingerprint(array) != fingerprint(array.view(np.int64))
+
+
+def test_long_bytes_are_told_apart():
+    long = bytes(2 << 20)
+
+    assert fingerprint(long) == fingerprint(bytearray(long))
+    assert 3 == len({fingerprint(long), fingerprint(long[:-1]), fingerprint(long[:-1] + b"1")})

@@ -21,7 +21,7 @@ def triple(x):
 
 
 def record(function):
-    return json.loads(sweep_record(function, "loky", 4, 20))
+    return json.loads(sweep_record(function, "loky", 4, 20, {}))
 
 
 def test_a_record_says_what_ran_where_and_when():

@@ -34,9 +34,9 @@ OUTCOME = Outcome(TASK, "ok", pickle.dumps(9), None, None, "host", 1, 2.5, 0.5, 
 
 
 def test_a_chunk_arrives_as_it_was_sent():
-    job, tasks = Chunk.loads(Chunk.dumps(b"job", [TASK, TASK._replace(number=8)]))
+    job, tasks, shared = Chunk.loads(Chunk.dumps(b"job", [TASK, TASK._replace(number=8)]))
 
-    assert (b"job", [7, 8]) == (job, [task.number for task in tasks])
+    assert (b"job", [7, 8], None) == (job, [task.number for task in tasks], shared)
     assert TASK == tasks[0]
     assert Task is type(tasks[0])
 
@@ -44,7 +44,7 @@ def test_a_chunk_arrives_as_it_was_sent():
 def test_a_receipt_arrives_as_it_was_sent():
     for receipt in (
         Receipt(3, (0, 2), (), 0.1, "session"),
-        Receipt(1, (), (), 0.1, None, 3, (OUTCOME, OUTCOME._replace(value=None))),
+        Receipt(1, (), (), 0.1, None, 3, outcomes=(OUTCOME, OUTCOME._replace(value=None))),
     ):
         assert receipt == Receipt.loads(receipt.dumps())
         assert all(isinstance(outcome.task, Task) for outcome in Receipt.loads(receipt.dumps()).outcomes)

@@ -160,7 +160,7 @@ def test_a_slow_task_does_not_hold_back_what_finished_before_it(dataman):
     job = pickle.loads(make_job(dataman, square))
     from futurefarm.worker import join
 
-    join("sweep", (task, (), {}, (Exception,)))
+    join("sweep", (task, (), {}, (Exception,), {}))
     thread = threading.Thread(target=run_chunk, args=(Chunk.dumps(pickle.dumps(job), make_tasks(range(3))),))
     thread.start()
     quick.wait(30)

@@ -11,6 +11,7 @@ from ..identity import SIZE
 from ..status import this_process
 from ..task import Outcome, Task, call_of, dumps_item
 from ..worker import described
+from .common import clash
 from .plan import Plan
 from .replicates import Replicates
 
@@ -47,9 +48,13 @@ class Items:
         self._remember()
         of = self._plan.fingerprint.of
         next_replicate, finished = self._replicates.next, self._finished
+        shared = self._plan.shared.keys()
         for number, item in enumerate(self._items()):
             try:
-                identity = of(*call_of(item))
+                positional, keywords = call_of(item)
+                if shared and keywords:
+                    clash(keywords.keys() & shared)
+                identity = of(positional, keywords)
                 came = finished.get(identity + _FIRST) if finished else None
                 if came is False:  # numbered without a look at the others: there may be a million of them
                     finished[identity + _FIRST] = True

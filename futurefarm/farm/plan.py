@@ -17,6 +17,7 @@ from ..provenance import new_sweep_id, sweep_record
 from ..status import this_process
 from ..stop import StopFlag
 from ..task import Job, dumps_function
+from .common import Common
 from .options import Options
 
 __all__ = ["Plan", "make_plan"]
@@ -33,6 +34,7 @@ class Plan:
     name: str
     function: tuple[Any, ...]  # and its bound arguments, and the errors after which it is tried again
     fingerprint: Fingerprint
+    shared: dict[str, Any]  # by name, what all calls get
     job: Job
     args: Iterator[Any]
     total: int | None
@@ -44,7 +46,13 @@ class Plan:
 
 
 def make_plan(
-    dataman: Any, fn: Any, args: Any, executor: Any, bound: tuple[Any, Any], options: Options
+    dataman: Any,
+    fn: Any,
+    args: Any,
+    executor: Any,
+    bound: tuple[Any, Any],
+    shared: Any,
+    options: Options,
 ) -> Plan:
     """Check everything else that can be checked before anything runs or is written; return the plan.
 
@@ -60,6 +68,7 @@ def make_plan(
         raise UsageTypeError(f"dataman must be a DataManager, not {dataman!r}: DataManager('name').")
     function = fn, *_checked_function(fn, *bound), options.errors
     pickled = _pickled(function)
+    common = Common(fn, {} if shared is None else shared, args)
     iterator = _iterator(args)
     total = _length(args) if options.total is None else options.total
     engine = resolve(executor)
@@ -70,10 +79,13 @@ def make_plan(
         dataman=dataman,
         name=function_name(fn).rpartition(":")[2],
         function=function,
-        fingerprint=Fingerprint(fn, function[1:3] if isinstance(fn, type) else ()),
+        fingerprint=Fingerprint(fn, _told_apart(fn, function[1:3], common)),
+        shared=common.values,
         job=Job(
             sweep=new_sweep_id(),
-            record=sweep_record(fn, engine.name, workers, total),
+            record=sweep_record(
+                fn, engine.name, workers, total, {n: f.hex() for n, f in common.fingerprints.items()}
+            ),
             function=pickled,
             directory=dataman.basepath,
             directory_id=dataman.directory.id or "",
@@ -91,6 +103,12 @@ def make_plan(
         options=options,
         flag=options.stop or StopFlag(),
     )
+
+
+def _told_apart(fn: Any, init: tuple[Any, ...], common: Common) -> tuple[Any, ...]:
+    """Return what tells the calls of this sweep from those of the same function in another one."""
+    bound = init if isinstance(fn, type) else ()
+    return (*bound, common.fingerprints) if common.fingerprints else bound
 
 
 def _checked_function(fn: Any, initargs: Any, initkwds: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

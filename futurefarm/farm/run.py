@@ -38,6 +38,7 @@ def run_tasks(
     stop: StopFlag | None = None,
     initargs: tuple[Any, ...] = (),
     initkwds: Mapping[str, Any] | None = None,
+    shared: Mapping[str, Any] | None = None,
 ) -> Summary:
     """Call ``fn`` with each element of ``args`` and store each result the moment it is done.
 
@@ -92,6 +93,11 @@ def run_tasks(
             sent again for whoever handled them before, so by default the program dies by them. The end of
             the program stops a sweep that runs in a thread.
         initargs, initkwds: what a task class is instantiated with.
+        shared: keyword arguments that all tasks have in common, by name. Other processes do not get them with
+            each task: they are written once to a file in the directory, which is removed at the end, and
+            arrays of 256 kB and more are mapped from it, so that they cannot be written to and take memory
+            only once. Threads and ``"serial"`` get the very objects. Their values are part of what
+            ``resume`` compares.
 
     Returns:
         What was done, skipped, failed and left.
@@ -130,4 +136,4 @@ def run_tasks(
         capture=capture,
         stop=stop,
     )
-    return Sweep(make_plan(dataman, fn, args, executor, (initargs, initkwds), options)).run()
+    return Sweep(make_plan(dataman, fn, args, executor, (initargs, initkwds), shared, options)).run()

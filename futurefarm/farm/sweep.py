@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
+from ..bundle import Bundle
 from ..cores import threads_limited_here
 from ..errors import BrokenExecutorError
 from ..executors import Pool
@@ -18,7 +19,7 @@ from ..smallfile import make_folder
 from ..status import Worker, clear, read
 from ..stop import Listener
 from ..store import Header
-from ..task import Chunk, Receipt
+from ..task import Chunk, Job, Receipt
 from ..worker import interrupt_running, join, leave
 from .deadline import Deadline
 from .items import Items
@@ -45,7 +46,9 @@ class Sweep:
         self.name = plan.job.sweep
         self.directory = plan.dataman.directory
         self.pages = self.directory.workers(self.name)
-        self.payload = pickle.dumps(tuple(plan.job))
+        self.payload = b""
+        self.bundle = Bundle(plan.shared, self.directory.bundle(self.name, plan.job.parent))
+        self._lacking = 0
         self.items = Items(plan)
         self.scheduler = Scheduler(
             iter(self.items),
@@ -73,16 +76,24 @@ class Sweep:
 
     def run(self) -> Summary:
         begun = time.monotonic()
-        join(self.name, self.plan.function)
+        join(self.name, (*self.plan.function, self.plan.shared))
         make_folder(self.pages)
         with self.stop, self.progress, self._limit_threads():
             try:
+                self.payload = pickle.dumps(tuple(self._packed()))
                 self.sharing.begin()
                 with self.deadline:
                     self._loop()
             finally:
                 self._close()
         return self._conclude(self._summary(time.monotonic() - begun))
+
+    def _packed(self) -> Job:
+        """Return the job with what its tasks share, where they do not run in this process."""
+        job, engine = self.plan.job, self.plan.engine
+        if not self.plan.shared or engine.name in ("thread", "serial"):
+            return job
+        return job._replace(shared=self.bundle.write())
 
     def _limit_threads(self) -> AbstractContextManager[Any]:
         """Limit the threads of libraries where tasks run in this process; others are told at their start."""
@@ -142,12 +153,19 @@ class Sweep:
             if not chunk:
                 continue
             try:
-                ticket = self.pool.submit(Chunk.dumps(self.payload, chunk))
+                ticket = self.pool.submit(Chunk.dumps(self.payload, chunk, self._sent_along()))
             except BrokenExecutorError as error:
                 self.scheduler.submitted(UNSENT, chunk)
                 self.rescue.remake(error, UNSENT)
                 return
             self.scheduler.submitted(ticket, chunk)
+
+    def _sent_along(self) -> bytes | None:
+        """Return what the tasks share if a worker has said that it lacks it, for whichever comes next."""
+        if not self._lacking:
+            return None
+        self._lacking -= 1
+        return self.bundle.whole()
 
     def _collect(self) -> None:
         if self.finished:
@@ -169,6 +187,7 @@ class Sweep:
     def take(self, ticket: int, data: bytes) -> None:
         """Take a receipt: what it tells of is on disk, so it counts."""
         receipt = Receipt.loads(data)
+        self._lacking += receipt.lacks
         if receipt.unstored:
             self.shortage.note(self.scheduler.numbers_of(ticket, receipt))
         if receipt.outcomes and not self.shortage.commit(receipt.outcomes):  # of a worker that cannot commit
@@ -207,6 +226,8 @@ class Sweep:
             self.rescue.count_unacknowledged()
         with suppress(OSError):  # what cannot be sealed or removed now does no harm, and the next sweep can
             self._seal_sessions()
+        with suppress(OSError):
+            self.bundle.remove()
         with suppress(OSError):
             clear(self.pages)
             self.pages.rmdir()

@@ -71,7 +71,7 @@ class Batch:
         unstored = len(self._outcomes)
         stored = ended - unstored
         again, over = (tuple(n for n in offsets if n < stored) for offsets in (failed, final))
-        return Receipt(stored, again, over, seconds, self._session, unstored, tuple(self._unsent))
+        return Receipt(stored, again, over, seconds, self._session, unstored, outcomes=tuple(self._unsent))
 
     def _store(self) -> bool:
         """Commit what has finished, waiting while the disk is full; whether that succeeded."""

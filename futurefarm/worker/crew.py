@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..blobs import LARGE
+from ..bundle import NotSeenError, unpack
 from ..directory import Directory, new_session_name, stop_mark
 from ..errors import FutureFarmError, SessionClosedError, SessionError, StorageFullError
 from ..limit import Limit
@@ -43,8 +44,8 @@ STOP_LOOK = 0.03
 
 def run_chunk(data: bytes) -> bytes:
     """Run the tasks of a chunk, commit how they ended, and return a receipt; see `task.Receipt`."""
-    job, tasks = Chunk.loads(data)
-    return _crew(job).run(tasks).dumps()
+    job, tasks, shared = Chunk.loads(data)
+    return _crew(job).run(tasks, shared).dumps()
 
 
 _crews: dict[bytes, Crew] = {}
@@ -132,9 +133,10 @@ class Crew:
         self._keeper = Keeper(self)
         self._keeper.start()
 
-    def _load(self) -> None:
+    def _load(self, shared: bytes | None) -> None:
         self._loaded = True
         self.function: Any = None
+        self.shared: dict[str, Any] = {}
         self.is_class = False
         self.load_error: BaseException | None = None
         self.retry_on: tuple[type[BaseException], ...] = (Exception,)
@@ -142,16 +144,29 @@ class Crew:
             # In the calling process itself the very same objects: threads share memory, and users rely on it.
             here = _here.get(self.job.sweep)
             loaded = here or pickle.loads(self.job.function)
-            self.function, self.initargs, self.initkwds, self.retry_on = loaded
+            self.function, self.initargs, self.initkwds, self.retry_on = loaded[:4]
             self.is_class = isinstance(self.function, type)
             self.wants_report = takes_report(self.function)
+            self.shared = loaded[4] if here else self._unpack(shared)
+        except NotSeenError:
+            self._loaded = False
         except BaseException as error:  # the function's module may do anything on import
             self.load_error = error
             self.load_traceback = error.__traceback__
 
+    def _unpack(self, shared: bytes | None) -> dict[str, Any]:
+        """Return what the tasks share, from the directory or, where that is not seen, from what was sent."""
+        if shared is not None:
+            return pickle.loads(shared)  # type: ignore[no-any-return]
+        if not self.job.shared:
+            return {}
+        if not self.sees:
+            raise NotSeenError("the directory is not seen from here")
+        return unpack(self.job.shared, self.directory.bundle(self.job.sweep, self.job.parent))
+
     # -- running
 
-    def run(self, tasks: list[Task]) -> Receipt:
+    def run(self, tasks: list[Task], shared: bytes | None = None) -> Receipt:
         with self._lock:
             seat = self._seat()
             batch = Batch(self, seat)
@@ -160,9 +175,9 @@ class Crew:
             if self.busy == 1:
                 seat.capture.take_over()
             if not self._loaded:  # only now: what is printed on import is output, too
-                self._load()
+                self._load(shared)
         try:
-            return batch.run(tasks)
+            return batch.run(tasks) if self._loaded else Receipt.lacking()
         finally:
             with self._lock:
                 self.busy -= 1
@@ -307,6 +322,7 @@ class Crew:
                 batch.flush()
         with self._lock:
             self._retired = self._stopped = True
+            self.shared = {}  # as long as something maps its file, that takes space on the disk
             if os.getpid() == self._home:
                 for seat in self._seated:
                     seat.close()

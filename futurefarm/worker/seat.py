@@ -77,6 +77,8 @@ class Seat:
         """Return the pickled result and how long the function took; the result itself is gone then."""
         args, kwargs = call_of(pickle.loads(task.item))
         function = self._callable if self._callable is not None else self._ready()
+        if self.crew.shared:
+            kwargs.update(self.crew.shared)
         if self.crew.wants_report:
             kwargs["report"] = self._report
         with self._users_code:
