@@ -32,9 +32,9 @@ _PIECE = 1 << 20
 _STRIDE = 4 << 20
 """Bytes after which, within a buffer, the disk is told to begin; at its end, after a piece or more.
 
-The sync then finds most of it done. Two workers store 1 / 10 / 100 MB arrays at 1,650 / 1,750 / 2,000 MB/s, and at
-1,100 / 1,300 / 1,100 without; one session alone writes and syncs as fast as `os.write` with fdatasync, or faster,
-though it computes checksums. Strides of 1 MB make 100 MB a third slower.
+The sync then finds most of it done. Two workers store arrays of 1 / 10 / 100 MB at 1,650 / 1,750 / 2,000
+MB/s, and at 1,100 / 1,300 / 1,100 without; one session alone is as fast as `os.write` with fdatasync, though
+it computes checksums. Strides of 1 MB make 100 MB a third slower.
 """
 
 _FLAGS = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
