@@ -129,6 +129,9 @@ def spell(value: Any, depth: int = 0) -> bytes:
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)):
         return _numpy(numpy, value, depth)
+    spelled = getattr(kind, "__futurefarm_spelling__", None)
+    if spelled is not None:  # what stands for something
+        return spelled(value)  # type: ignore[no-any-return]
     if isinstance(value, _FUNCTIONS):
         return _part(b"F", _function(value, depth))
     if isinstance(value, os.PathLike):  # by its text: Pythons differ in where the class lives

@@ -13,6 +13,7 @@ from ..task import Outcome, Task, call_of, dumps_item
 from ..worker import described
 from .common import clash
 from .plan import Plan
+from .repeats import Repeats
 from .replicates import Replicates
 
 __all__ = ["Items"]
@@ -25,8 +26,9 @@ _FIRST = bytes(4)
 class Items:
     """Makes tasks of items, as they are pulled; items that cannot be one are refused, one by one."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, repeats: Repeats | None = None) -> None:
         self._plan = plan
+        self._repeats = repeats
         self._finished: dict[bytes, bool] = {}  # by claim: whether the item has come
         self._replicates = Replicates()
         self._refused: list[Outcome] = []
@@ -49,8 +51,11 @@ class Items:
         of = self._plan.fingerprint.of
         next_replicate, finished = self._replicates.next, self._finished
         shared = self._plan.shared.keys()
+        stand_in = None if self._repeats is None else self._repeats.stand_in
         for number, item in enumerate(self._items()):
             try:
+                if stand_in is not None:
+                    item = stand_in(item)
                 positional, keywords = call_of(item)
                 if shared and keywords:
                     clash(keywords.keys() & shared)

@@ -54,7 +54,8 @@ def run_tasks(
             `futurefarm.report.Reporter`.
         args: any iterable, an endless one too; items are pulled only as they are needed. A ``tuple`` is
             unpacked to positional arguments, a `futurefarm.spaces.Params` to keyword arguments, anything
-            else is the single argument.
+            else is the single argument. An array of 1 MB or more that is in several items travels only once:
+            other processes map it, as with ``shared``, and ``record.args`` tells its shape and type.
         executor: the name of an executor, a `concurrent.futures.Executor`, or a factory of such;
             see `futurefarm.executors`.
         workers: tasks that run at the same time; by default as many as this process may use cores, counting

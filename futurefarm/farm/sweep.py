@@ -24,6 +24,7 @@ from ..worker import interrupt_running, join, leave
 from .deadline import Deadline
 from .items import Items
 from .plan import Plan
+from .repeats import Repeats
 from .rescue import UNSENT, Rescue
 from .sharing import Sharing
 from .shortage import Shortage
@@ -49,7 +50,9 @@ class Sweep:
         self.payload = b""
         self.bundle = Bundle(plan.shared, self.directory.bundle(self.name, plan.job.parent))
         self._lacking = 0
-        self.items = Items(plan)
+        here = plan.engine.name in ("thread", "serial")
+        self.repeats = None if here else Repeats(self.bundle, plan.args)
+        self.items = Items(plan, self.repeats)
         self.scheduler = Scheduler(
             iter(self.items),
             window=1 if plan.engine.name == "serial" else 2 * plan.workers,
@@ -90,10 +93,8 @@ class Sweep:
 
     def _packed(self) -> Job:
         """Return the job with what its tasks share, where they do not run in this process."""
-        job, engine = self.plan.job, self.plan.engine
-        if not self.plan.shared or engine.name in ("thread", "serial"):
-            return job
-        return job._replace(shared=self.bundle.write())
+        job = self.plan.job
+        return job._replace(shared=self.bundle.write()) if self.repeats else job
 
     def _limit_threads(self) -> AbstractContextManager[Any]:
         """Limit the threads of libraries where tasks run in this process; others are told at their start."""
@@ -187,7 +188,9 @@ class Sweep:
     def take(self, ticket: int, data: bytes) -> None:
         """Take a receipt: what it tells of is on disk, so it counts."""
         receipt = Receipt.loads(data)
-        self._lacking += receipt.lacks
+        if receipt.lacks and self.repeats:
+            self._lacking += 1
+            self.repeats.give_up()
         if receipt.unstored:
             self.shortage.note(self.scheduler.numbers_of(ticket, receipt))
         if receipt.outcomes and not self.shortage.commit(receipt.outcomes):  # of a worker that cannot commit

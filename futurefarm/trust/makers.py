@@ -12,6 +12,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
 
+from ..bundle import StoredArray
 from ..spaces import Params
 from . import arrays
 from .parts import Global, NotPlainError, Pending, checked_key
@@ -154,6 +155,7 @@ _MAKERS: dict[str, Maker] = {
     "pathlib.PosixPath": _posix_or(pathlib.PosixPath),
     "pathlib.PureWindowsPath": _windows_or(pathlib.PureWindowsPath),
     "pathlib.WindowsPath": _windows_or(pathlib.WindowsPath),
+    "futurefarm.bundle.restored": _of(StoredArray, bytes, tuple, str, tuple, bytes, at_least=5),
     "futurefarm.spaces.Params": _of(Params),
     "numpy.dtype": arrays.dtype,
     "numpy.ndarray": arrays.ndarray,

@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ..bundle import NotSeenError
 from ..errors import FutureFarmError, StorageFullError
 from ..task import MAX_FAILED, Outcome, Receipt, Task
 from .patience import Patience
@@ -44,13 +45,17 @@ class Batch:
         failed: list[int] = []
         final: list[int] = []
         ended = 0
-        there_is_space = True
+        there_is_space, lacks = True, False
         crew, run = self.crew, self._seat.run
         for offset, task in enumerate(tasks):
             full = now - begun > CHUNK_LIMIT or len(failed) + len(final) == MAX_FAILED
             if crew.stopped(now) or (offset and full):
                 break
-            outcome = run(task)
+            try:
+                outcome = run(task)
+            except NotSeenError:
+                lacks = True
+                break
             with self._lock:
                 if not self._outcomes:
                     self._since = now
@@ -71,7 +76,7 @@ class Batch:
         unstored = len(self._outcomes)
         stored = ended - unstored
         again, over = (tuple(n for n in offsets if n < stored) for offsets in (failed, final))
-        return Receipt(stored, again, over, seconds, self._session, unstored, outcomes=tuple(self._unsent))
+        return Receipt(stored, again, over, seconds, self._session, unstored, lacks, tuple(self._unsent))
 
     def _store(self) -> bool:
         """Commit what has finished, waiting while the disk is full; whether that succeeded."""

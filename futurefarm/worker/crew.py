@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..blobs import LARGE
-from ..bundle import NotSeenError, unpack
+from ..bundle import NotSeenError, forget, unpack, unpack_whole
 from ..directory import Directory, new_session_name, stop_mark
 from ..errors import FutureFarmError, SessionClosedError, SessionError, StorageFullError
 from ..limit import Limit
@@ -147,7 +147,8 @@ class Crew:
             self.function, self.initargs, self.initkwds, self.retry_on = loaded[:4]
             self.is_class = isinstance(self.function, type)
             self.wants_report = takes_report(self.function)
-            self.shared = loaded[4] if here else self._unpack(shared)
+            sent = self._unpack(shared)
+            self.shared = loaded[4] if here else sent
         except NotSeenError:
             self._loaded = False
         except BaseException as error:  # the function's module may do anything on import
@@ -157,12 +158,11 @@ class Crew:
     def _unpack(self, shared: bytes | None) -> dict[str, Any]:
         """Return what the tasks share, from the directory or, where that is not seen, from what was sent."""
         if shared is not None:
-            return pickle.loads(shared)  # type: ignore[no-any-return]
+            return unpack_whole(shared)
         if not self.job.shared:
             return {}
-        if not self.sees:
-            raise NotSeenError("the directory is not seen from here")
-        return unpack(self.job.shared, self.directory.bundle(self.job.sweep, self.job.parent))
+        path = self.directory.bundle(self.job.sweep, self.job.parent)
+        return unpack(self.job.shared, path if self.sees else None)
 
     # -- running
 
@@ -174,7 +174,7 @@ class Crew:
             self.busy += 1
             if self.busy == 1:
                 seat.capture.take_over()
-            if not self._loaded:  # only now: what is printed on import is output, too
+            if not self._loaded or shared is not None:  # only now: what is printed on import is output, too
                 self._load(shared)
         try:
             return batch.run(tasks) if self._loaded else Receipt.lacking()
@@ -323,6 +323,7 @@ class Crew:
         with self._lock:
             self._retired = self._stopped = True
             self.shared = {}  # as long as something maps its file, that takes space on the disk
+            forget(self.job.shared)
             if os.getpid() == self._home:
                 for seat in self._seated:
                     seat.close()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from ..bundle import NotSeenError
 from ..report import Reporter
 from ..status import Page, this_process
 from ..task import Outcome, Status, Task, call_of
@@ -56,6 +57,8 @@ class Seat:
                 page.begin(task.number, self._taskname(), started, printed)
             value, seconds = self._call(task, begun)
             self._surroundings.put_back()
+        except NotSeenError:  # of the item: the task has not begun
+            raise
         except BaseException as raised:
             self._only_here()
             self._surroundings.put_back()
