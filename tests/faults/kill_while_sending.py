@@ -21,7 +21,7 @@ from harness import Battery, Child, Figures, events, main, python, record, say
 from peers import farm
 
 SMALL = 20  # tasks beside the large one
-SENDING = 0.004  # seconds for a megabyte, at most
+SENDING = 0.001  # seconds for a megabyte, at most
 PATIENCE = 15.0  # seconds without an answer that make a hang
 DEADLINE = 60.0
 
