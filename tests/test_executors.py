@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ from futurefarm.errors import (
     UsageTypeError,
     WorkerDiedError,
 )
-from futurefarm.executors import available, known, override, register, registry, resolve
+from futurefarm.executors import available, known, override, register, registry, resolve, ship
 from futurefarm.executors.fleet import Fleet
 from futurefarm.executors.loky import LokyProcess
 from futurefarm.executors.serial import SerialExecutor
@@ -345,6 +345,51 @@ def test_a_death_that_the_executor_does_not_notice_is_noticed(monkeypatch):
     assert 2 == next_one.result(0)
     made[0].step()  # an answer that comes after all is not heard
     assert lost.exception() is not None
+
+
+def a_quick_fleet(made):
+    """A fleet with one worker, whose calls have all been quick."""
+    fleet = Fleet([Ship(lambda: made.append(ManualExecutor()) or made[-1])])
+    for _ in range(ship.SEEN):
+        fleet.submit(abs, -1)
+        made[0].step()
+    return fleet
+
+
+def test_a_quick_worker_has_its_next_call_before_it_needs_it():
+    made = []
+    fleet = a_quick_fleet(made)
+    futures = [fleet.submit(abs, -number) for number in (1, 2, 3)]
+    assert 2 == made[0].pending
+    made[0].step()
+    assert 2 == made[0].pending
+    made[0].step(2)
+
+    assert [1, 2, 3] == [future.result(0) for future in futures]
+
+
+def test_no_call_waits_behind_one_that_may_be_slow(monkeypatch):
+    monkeypatch.setattr(ship, "QUICK", 0.0)
+    made = []
+    fleet = a_quick_fleet(made)
+    futures = [fleet.submit(abs, -number) for number in (1, 2)]
+    assert 1 == made[0].pending
+    made[0].step(2)
+
+    assert [1, 2] == [future.result(0) for future in futures]
+
+
+def test_the_death_of_a_quick_worker_ends_its_next_call_too():
+    made = []
+    fleet = a_quick_fleet(made)
+    lost = [fleet.submit(abs, -number) for number in (1, 2)]
+    waiting = [fleet.submit(abs, -number) for number in (3, 4)]
+    made[0].break_down(BrokenExecutor())
+
+    assert [WorkerDiedError] * 2 == [type(future.exception(0)) for future in lost]
+    assert 1 == made[1].pending, "the new one has yet to show that it is quick"
+    made[1].step(2)
+    assert [3, 4] == [future.result(0) for future in waiting]
 
 
 def leaves_a_thread(x):

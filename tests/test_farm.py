@@ -223,14 +223,14 @@ def test_a_task_may_set_the_flag_that_stops_its_sweep(dataman):
 def test_what_is_in_flight_is_bounded(dataman):
     executor = ManualExecutor()
     pulled = []
-    thread, outcome = sweep_in_thread(dataman, executor, (pulled.append(x) or x for x in range(20)))
-    executor.step(16)
-    in_flight = len(pulled) - 16
+    thread, outcome = sweep_in_thread(dataman, executor, (pulled.append(x) or x for x in range(11)))
+    executor.step(7)
+    in_flight = len(pulled) - 7
     executor.step(4)
     thread.join()
 
     assert 4 >= in_flight
-    assert 20 == outcome[0].done
+    assert 11 == outcome[0].done
 
 
 def test_a_result_is_stored_before_it_is_counted(dataman):

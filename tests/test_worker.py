@@ -138,13 +138,23 @@ def test_the_parent_commits_for_workers_that_see_other_files(dataman, tmp_path):
     assert {os.getpid()} != {record.pid for record in dataman.records()}
 
 
-@pytest.mark.parametrize(("worth", "seen"), [(0, [0, 1]), (1e9, [0, 0])])
-def test_a_task_that_outlasts_some_commits_is_committed_before_the_next_one(
-    dataman, monkeypatch, worth, seen
-):
-    monkeypatch.setattr(batch, "WORTH", worth)
+def test_a_long_task_is_committed_while_the_next_one_runs(dataman, monkeypatch):
+    monkeypatch.setattr(batch, "WORTH", 0.0)
+    monkeypatch.setattr(batch, "LONG", 0.0)
+
+    def waits_for_the_one_before(number):
+        deadline = time.monotonic() + 30
+        while DataManager.at(dataman.basepath).itemcount() < number and time.monotonic() < deadline:
+            time.sleep(0.001)
+        return time.monotonic() < deadline
+
+    run(dataman, waits_for_the_one_before, range(3))
+    assert [True] * 3 == list(dataman.values())
+
+
+def test_a_short_task_is_committed_with_others(dataman):
     run(dataman, DataManager.itemcount, [dataman, dataman])
-    assert seen == list(dataman.values())
+    assert [0, 0] == list(dataman.values())
 
 
 def test_a_slow_task_does_not_hold_back_what_finished_before_it(dataman):
@@ -434,7 +444,7 @@ def test_a_worker_waits_for_space_once(dataman, monkeypatch):
         def store(self, *_):
             raise StorageFullError("full")
 
-    monkeypatch.setattr(batch, "WORTH", 0)
+    monkeypatch.setattr(batch, "COMMIT_AFTER", 0.0)
     monkeypatch.setattr(batch, "Patience", Full)
     receipt = Receipt.loads(run(dataman, square, [1, 2]))
 

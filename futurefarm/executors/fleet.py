@@ -7,9 +7,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
-from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
+from ..errors import WorkerDiedError
 from .ship import UNNOTICED, Call, Ship, dismiss
 
 __all__ = ["Fleet"]
@@ -28,7 +28,7 @@ class Fleet(Executor):
     call fails, and nobody knows whose fault it was. Here it ends one call, by `WorkerDiedError`; the others
     go on, and the dead process is replaced.
 
-    A call waits here, and not with a worker, until a worker is free: none stands behind a slow one.
+    A call waits here, and not with a worker, until a worker is free, or one that has been quick will be soon.
 
     Args:
         ships: the workers; the first ones are used first.
@@ -38,7 +38,6 @@ class Fleet(Executor):
         self._lock = threading.RLock()
         self._quiet = threading.Condition(self._lock)
         self._ships = list(ships)
-        self._free = self._ships[::-1]
         self._waiting: deque[Call] = deque()
         self._closed = False
 
@@ -52,35 +51,62 @@ class Fleet(Executor):
         return future
 
     def _hand_out(self) -> None:
-        """Hand waiting calls to free workers."""
+        """Hand waiting calls to workers that are free, or will be in a moment."""
         while True:
             with self._lock:
-                if not (self._waiting and self._free):
+                ship = self._ship_for_next()
+                if not self._waiting or ship is None:
                     return
                 call = self._waiting.popleft()
                 if not call.future.set_running_or_notify_cancel():
                     continue
-                ship = self._free.pop()
-                ship.call = call
-            ship.run(call, self._ended)
+                ship.board(call)
+            ship.run(call, self._ended, self._died)
 
-    def _ended(self, ship: Ship, call: Call, answer: Callable[[], None]) -> None:
+    def _ship_for_next(self) -> Ship | None:
+        """Return the worker that takes the next call, if any.
+
+        A quick one takes a second call while it runs the first: to hand it over takes a millisecond, of four
+        threads that wait for each other. That call would wait if the first one turned out to be slow.
+        """
+        waits_least = min(self._ships, key=lambda ship: len(ship.calls))
+        if not waits_least.calls:
+            return waits_least
+        return (
+            waits_least
+            if len(waits_least.calls) == 1 and all(ship.is_quick for ship in self._ships)
+            else None
+        )
+
+    def _ended(self, ship: Ship, call: Call, inner: Future[Any]) -> None:
         with self._lock:
-            if ship.call is not call:
+            if call not in ship.calls:
                 return  # it was given up before
-            ship.call = None
-            self._free.append(ship)
+            ship.lighten(call)
         self._hand_out()  # first: the worker must not stand idle while the answer is looked at
-        answer()
+        error = inner.exception()
+        if error is None:
+            call.future.set_result(inner.result())
+        else:
+            call.future.set_exception(error)
+        with self._lock:
+            self._quiet.notify_all()
+
+    def _died(self, ship: Ship, error: WorkerDiedError) -> None:
+        """Answer the call that a dead process was running, and the one that it would have run next."""
+        with self._lock:
+            lost, ship.calls = ship.calls, []
+        self._hand_out()
+        for call in lost:
+            call.future.set_exception(error)
         with self._lock:
             self._quiet.notify_all()
 
     def check(self) -> None:
         """Notice what an executor did not: its process is gone, and it waits for the rest of a message."""
         for ship in self._ships:
-            call = ship.call
-            if call is not None and ship.died_unnoticed():
-                self._ended(ship, call, partial(call.future.set_exception, ship.bury()))
+            if ship.calls and ship.died_unnoticed():
+                self._died(ship, ship.bury())
 
     def kill_workers(self) -> None:
         """End all processes at once; calls that have not ended fail."""
@@ -124,7 +150,7 @@ class Fleet(Executor):
     def _finish(self) -> None:
         """Wait until all calls have ended."""
         with self._lock:
-            while self._waiting or any(ship.call for ship in self._ships):
+            while self._waiting or any(ship.calls for ship in self._ships):
                 self._quiet.wait(UNNOTICED)
                 self.check()
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
-from functools import partial
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from ..errors import WorkerDiedError
 from ..worker import kill
@@ -23,11 +25,16 @@ UNNOTICED = 1.0
 SETTLE = 1.0
 """Seconds to wait for the exit code of a process that is known to be dead."""
 
+QUICK = 0.25
+SEEN = 8
+"""A call waits with a ship if that took less than so many seconds for each of its last calls."""
+
 LEAVE = 3.0
 """Seconds for a process to leave when it may; a thread that a task has left behind would keep it for ever."""
 
 
-class Call(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Call:
     """What a ship is to run, and the future that waits for it."""
 
     future: Future[Any]
@@ -48,34 +55,69 @@ class Ship:
         self._executor: Executor | None = None
         self._processes: dict[int, Any] = {}
         self._dead_since: float | None = None
-        self.call: Call | None = None
-        """What it runs."""
+        self.calls: list[Call] = []
+        """What it runs, and what it will run next."""
+        self._took: deque[float] = deque(maxlen=SEEN)
+        self._since = 0.0
+        self._starting = threading.Lock()
 
     @property
     def is_warm(self) -> bool:
         """Whether it has a process that waits for calls."""
-        return self.call is None and self._executor is not None and not self._is_dead
+        return not self.calls and self._executor is not None and not self._is_dead
 
-    def run(self, call: Call, ended: Callable[[Ship, Call, Callable[[], None]], None]) -> None:
-        """Start a call; ``ended`` is called when its future may be answered."""
+    @property
+    def is_quick(self) -> bool:
+        """Whether its calls end so soon that one may stand behind the one that runs."""
+        return len(self._took) == SEEN and max(self._took) < QUICK
+
+    def board(self, call: Call) -> None:
+        """Note that it has to run a call."""
+        if not self.calls:
+            self._since = time.monotonic()
+        self.calls.append(call)
+
+    def lighten(self, call: Call) -> None:
+        """Note that a call has ended."""
+        now = time.monotonic()
+        self._took.append(now - self._since)
+        self._since = now
+        self.calls.remove(call)
+
+    def run(
+        self,
+        call: Call,
+        ended: Callable[[Ship, Call, Future[Any]], None],
+        died: Callable[[Ship, WorkerDiedError], None],
+    ) -> None:
+        """Start a call; ``ended`` is called with the future that has its result, or ``died``."""
         try:
-            inner = self._start(call)
+            with self._starting:
+                inner = self._start(call)
         except WorkerDiedError as error:
-            ended(self, call, partial(call.future.set_exception, error))
+            died(self, error)
             return
-        inner.add_done_callback(lambda inner: ended(self, call, self._answer(call, inner)))
+
+        def answer(inner: Future[Any]) -> None:
+            if isinstance(inner.exception(), BrokenExecutor):
+                if call in self.calls:  # else this was told by another call
+                    died(self, self.bury())
+            else:
+                ended(self, call, inner)
+
+        inner.add_done_callback(answer)
 
     def _start(self, call: Call) -> Future[Any]:
         starts = 0
         while True:
-            if self._is_dead:  # while nothing ran on it
-                self.bury()
+            if self._is_dead:
+                self._give_up_unless_alone(call)
             if self._executor is None:
                 self._executor = self._make()
             try:
                 inner = call.submit_to(self._executor)
             except BrokenExecutor:
-                died = self.bury()
+                died = self._give_up_unless_alone(call)
                 starts += 1
                 if starts == MAX_STARTS:
                     raise died from None
@@ -89,6 +131,13 @@ class Ship:
                 raise WorkerDiedError(problem, pid=None, exitcode=None) from error
             self._note_processes()
             return inner
+
+    def _give_up_unless_alone(self, call: Call) -> WorkerDiedError:
+        """Bury a process that died while nothing ran on it; raise the error if something did."""
+        died = self.bury()
+        if self.calls[0] is not call:
+            raise died
+        return died
 
     def tell(self, message: Callable[[], object]) -> Future[Any] | None:
         """Let the process, which waits, call something; None where it is not there any more."""
@@ -104,14 +153,6 @@ class Ship:
             self._processes = dict(found)
         self._dead_since = None
 
-    def _answer(self, call: Call, inner: Future[Any]) -> Callable[[], None]:
-        error = inner.exception()
-        if error is None:
-            return partial(call.future.set_result, inner.result())
-        if isinstance(error, BrokenExecutor):
-            error = self.bury()
-        return partial(call.future.set_exception, error)
-
     def bury(self) -> WorkerDiedError:
         """Forget a dead process and its executor; return how it ended."""
         pid = exitcode = None
@@ -119,6 +160,7 @@ class Ship:
             process.join(SETTLE)
             pid, exitcode = process.pid, process.exitcode
         executor, self._executor, self._processes = self._executor, None, {}
+        self._took.clear()
         if executor is not None:
             getattr(executor, "let_go", lambda: executor.shutdown(wait=False))()
         return WorkerDiedError.of(pid, exitcode)

@@ -247,6 +247,10 @@ class Crew:
         except SessionError:
             return dumps_result(result)
 
+    def commit_soon(self) -> None:
+        """Have what waits committed by another thread, while the next task runs."""
+        self._keeper.commit_soon()
+
     def commit(self, outcomes: list[Outcome]) -> str:
         """Commit outcomes and return the session's name; when it fails, once more through a new one.
 

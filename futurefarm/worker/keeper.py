@@ -25,27 +25,49 @@ class Keeper:
 
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
-        self._stop = threading.Event()
+        self._woken = threading.Event()
+        self._urgent = self._over = False
         self._thread = threading.Thread(target=self._run, name="futurefarm-keeper", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        self._stop.set()
+        self._over = True
+        self._woken.set()
         if self._thread is not threading.current_thread():
             self._thread.join()
 
+    def commit_soon(self) -> None:
+        """Commit what waits, beside the task that runs."""
+        self._urgent = True
+        self._woken.set()
+
     def _run(self) -> None:
+        looked = time.monotonic()
+        while not self._over:
+            self._woken.wait(LOOK)
+            self._woken.clear()
+            if self._urgent:
+                self._urgent = False
+                self._flush(0.0)
+            if time.monotonic() - looked >= LOOK:
+                looked = time.monotonic()
+                if not self._look_around():
+                    return
+
+    def _flush(self, age: float) -> None:
+        for batch in list(self._crew.pending.values()):
+            batch.flush_if_older(age)
+
+    def _look_around(self) -> bool:
+        """Do what is to be done now and then; whether there may be more to do."""
         crew = self._crew
-        while not self._stop.wait(LOOK):
-            for batch in list(crew.pending.values()):
-                batch.flush_if_older(FLUSH_AFTER)
-            crew.note_memory()
-            if crew.busy and crew.capture is not None:
-                crew.capture.tidy()
-            idle = crew.has_session and not crew.busy
-            if idle and (crew.is_ending or time.monotonic() - crew.idle_since > SEAL_AFTER):
-                crew.seal()
-            if not crew.has_session and crew.is_over:
-                return
+        self._flush(FLUSH_AFTER)
+        crew.note_memory()
+        if crew.busy and crew.capture is not None:
+            crew.capture.tidy()
+        idle = crew.has_session and not crew.busy
+        if idle and (crew.is_ending or time.monotonic() - crew.idle_since > SEAL_AFTER):
+            crew.seal()
+        return crew.has_session or not crew.is_over
