@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import json
 import operator
 import os
@@ -34,7 +35,7 @@ from typing import Any
 
 import psutil
 
-from machine import stolen
+from machine import stolen, used_by_others
 
 __all__ = ["WORKERS", "Bench", "Figures", "Ratio", "Value", "WrongResultError", "expect", "main", "say"]
 
@@ -43,6 +44,8 @@ WORKERS = 2
 
 DEADLINE = 120.0
 """Seconds that one measurement may take, far above what it should."""
+
+PR_SET_CHILD_SUBREAPER = 36
 
 Figures = dict[str, float]
 COMPARISONS = {"==": operator.eq, "<=": operator.le, ">=": operator.ge}
@@ -175,7 +178,8 @@ def main(
     line: dict[str, Any] = {"case": Path(sys.argv[0]).stem, "title": _title()}
     line["form"] = "short" if options.short else "long"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # children and folders are cleared away
-    begin, stolen_before = time.monotonic(), stolen()
+    adopt_orphans()
+    begin, before = time.monotonic(), (stolen(), used_by_others())
     line |= {"rounds": options.rounds, "load": round(os.getloadavg()[0], 2)}
     try:
         with tempfile.TemporaryDirectory(prefix="futurefarm-bench-", ignore_cleanup_errors=True) as folder:
@@ -192,7 +196,11 @@ def main(
         }
         line["targets"] = [target.line(seen) for target in targets if target.is_known(seen)]
     seconds = time.monotonic() - begin
-    line |= {"seconds": round(seconds, 1), "stolen": round((stolen() - stolen_before) / seconds, 3)}
+    lost = zip(("stolen", "used by others"), before, (stolen(), used_by_others()))
+    line |= {
+        "seconds": round(seconds, 1),
+        **{name: round(max(0.0, b - a) / seconds, 3) for name, a, b in lost},
+    }
     print(json.dumps(line), flush=True)
     sys.exit(1 if "error" in line else 0)
 
@@ -250,8 +258,7 @@ def _measure(name: str, short: bool, number: int, shared: Path) -> Figures:
         except subprocess.TimeoutExpired:
             raise WrongResultError(f"{name} did not end in {DEADLINE:.0f} s") from None
         finally:
-            _end_session(process.pid)
-            process.wait()
+            _end(process)
     try:
         figures: Figures = json.loads(out.splitlines()[-1])
     except (IndexError, json.JSONDecodeError):
@@ -259,12 +266,23 @@ def _measure(name: str, short: bool, number: int, shared: Path) -> Figures:
     return figures
 
 
-def _end_session(leader: int) -> None:
-    """Kill, by id, what is left of a session: workers that idle would disturb the next measurement."""
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, ProcessLookupError):
-            if os.getsid(process.pid) == leader:
+def _end(leader: subprocess.Popen[str]) -> None:
+    """Kill, by id, all that a measurement has left: workers that idle would disturb the next one.
+
+    All are waited for, as only then the system tells how much they have used.
+    """
+    while left := psutil.Process().children(recursive=True):
+        for process in left:
+            with contextlib.suppress(psutil.Error):
                 process.kill()
+        leader.wait()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(-1, 0)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose parent has ended, so that none is lost sight of (Linux)."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def say(*words: object) -> None:

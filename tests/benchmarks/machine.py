@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import sqlite3
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["describe", "stolen"]
+__all__ = ["describe", "stolen", "used_by_others"]
 
 PACKAGES = ["futurefarm", "joblib", "mpire", "loky", "numpy", "filelock"]
 
@@ -49,7 +50,19 @@ def _version(name: str) -> str:
         return "missing"
 
 
+def used_by_others() -> float:
+    """Return the seconds of its processors that others have used, since some moment.
+
+    Others are all but this process and those that it has waited for; also the kernel, where it works for
+    nobody in particular.
+    """
+    times = psutil.cpu_times()
+    own = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    ours = sum(usage.ru_utime + usage.ru_stime for usage in own)
+    return float(times.user + times.nice + times.system - ours) / len(os.sched_getaffinity(0))
+
+
 def stolen() -> float:
-    """Return the seconds for which this machine's host has given its processors to others."""
+    """Return the seconds of its processors that this machine's host has given to other machines."""
     times = psutil.cpu_times()
     return float(getattr(times, "steal", 0.0)) / len(os.sched_getaffinity(0))

@@ -63,8 +63,10 @@ def _of_case(line: dict[str, Any]) -> str:
         rows.append(
             f"| {name} | " + " | ".join(number(each["median"]) if each else "" for each in seen) + " |"
         )
-    stolen = f"{line['stolen']:.0%} of the time given to others by the host"
-    rows.append(f"\n{line['rounds']} rounds, in {line['seconds']:.0f} s; {stolen}.\n")
+    lost = [f"{line[who]:.1%} {who}" for who in ("used by others", "stolen") if who in line]
+    rows.append(
+        f"\n{line['rounds']} rounds, in {line['seconds']:.0f} s; of the processors {', '.join(lost)}.\n"
+    )
     return "\n".join(rows)
 
 
