@@ -13,7 +13,18 @@ from typing import Any
 from machine import describe
 
 HERE = Path(__file__).parent
-CASES = ["noop", "stream", "grain", "mixed", "commits", "large_results", "reading", "startup", "features"]
+CASES = [
+    "noop",
+    "stream",
+    "grain",
+    "mixed",
+    "commits",
+    "large_results",
+    "shared_argument",
+    "reading",
+    "startup",
+    "features",
+]
 """In the order of the report."""
 DEADLINE = 600.0  # seconds that one case may take, far above what it should
 
