@@ -158,7 +158,7 @@ class Session(shelve.Shelf):  # type: ignore[type-arg]
             sweep: the id of the sweep.
             record: its provenance, JSON.
             outcomes: how attempts ended; each that ended ``ok`` becomes a value under a key of its own. What
-                was kept of their values (`Store.keep`) was kept by this very session.
+                was kept of their values (``Store.keep``) was kept by this very session.
 
         Returns:
             The number of the last row in the session's ledger.
