@@ -117,7 +117,7 @@ def test_a_worker_that_does_not_see_the_directory_says_so_and_gets_them_sent(dat
 
 
 @pytest.mark.slow
-def test_a_process_that_sees_other_files_gets_them_sent(dataman, tmp_path):
+def test_a_process_that_sees_other_files_gets_them_sent(dataman, tmp_path, by_value):
     if not can_hide(tmp_path):
         pytest.skip("this system does not let a process have mounts of its own")
     factory = lambda workers: Elsewhere(dataman.basepath)  # noqa: E731

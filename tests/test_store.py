@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import MutableMapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,7 @@ from futurefarm.errors import (
     SessionClosedError,
     SessionError,
     SessionLockedError,
+    StorageFullError,
 )
 from futurefarm.session import session
 from futurefarm.store import FORMAT, Header, Store, checksum, create
@@ -1030,3 +1031,19 @@ def test_ctrl_c_right_after_a_commit_does_not_take_it_back(store, path, monkeypa
     again = Store(path)
     assert 2 == len(again)
     again.close()
+
+
+def test_a_session_that_was_begun_on_a_full_disk_is_read_all_the_same(disk):
+    dataman = DataManager("farm", disk.path)
+    with dataman.session("s") as session:
+        session["a"] = 1
+    begun = False
+    for free in range(0, 80_000, 4096):
+        disk.fill(free=free)
+        with suppress(StorageFullError):
+            dataman.session("s").close()
+        begun = begun or Header.read(Path(session.path)).writing
+        assert {"a": 1} == dict(dataman.items())
+        disk.empty()
+
+    assert begun, "the disk was full at each step of opening it"

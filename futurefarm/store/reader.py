@@ -72,6 +72,9 @@ _in_order: set[tuple[int, int, int, int]] = set()
 """Files whose index finds every key: device, inode, time of change and size."""
 
 
+_NO_ROOM = ("SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_SHMOPEN", "SQLITE_CANTOPEN", "SQLITE_FULL")
+
+
 class Attempt(NamedTuple):
     """A row of the ledger, as it is stored."""
 
@@ -394,7 +397,14 @@ def open_reader(path: Path, *, home: Home | None = None) -> Iterator[Reader | No
             # the mode with a log, and to look at it must not make one.
             uri += "&immutable=1"
         connection = stack.enter_context(closing(_connect(uri)))
-        _harden(path, connection, header, home)
+        try:
+            _harden(path, connection, header, home)
+        except sqlite3.OperationalError as error:
+            if log_size(path) or getattr(error, "sqlite_errorname", "") not in _NO_ROOM:
+                raise
+            # It was begun on a full disk, where there is no room for the index of its log, which is empty.
+            connection = stack.enter_context(closing(_connect(f"{uri}&immutable=1")))
+            _harden(path, connection, header, home)
         reader = Reader(path, connection, header)
         try:
             _check_copy(reader, header)
