@@ -22,7 +22,16 @@ from futurefarm.errors import (
     UsageTypeError,
     WorkerDiedError,
 )
-from futurefarm.executors import available, known, override, register, registry, resolve, ship
+from futurefarm.executors import (
+    available,
+    end_idle_workers,
+    known,
+    override,
+    register,
+    registry,
+    resolve,
+    ship,
+)
 from futurefarm.executors.fleet import Fleet
 from futurefarm.executors.loky import LokyProcess
 from futurefarm.executors.serial import SerialExecutor
@@ -401,6 +410,7 @@ def leaves_a_thread(x):
 def test_a_process_that_does_not_leave_is_ended(dataman, monkeypatch, name):
     monkeypatch.setattr("futurefarm.executors.ship.LEAVE", 0.2)
     run_tasks(dataman, leaves_a_thread, [1, 2], name, workers=1, progress=False)
+    end_idle_workers()
 
     assert [1, 2] == list(dataman.values())
 

@@ -78,7 +78,7 @@ def test_items_are_pulled_only_when_they_are_submitted():
 def test_quick_tasks_travel_in_ever_larger_chunks():
     play = Play(tasks(10_000_000))
     sizes = []
-    for _ in range(300):
+    for _ in range(150):
         play.submit()
         sizes.append(len(next(iter(play.running.values()))))
         play.end_first(seconds=1e-5 * sizes[-1])
