@@ -43,4 +43,4 @@ def test_every_bucket_is_used():
     for number in range(BUCKETS):
         replicates.next((number << 2).to_bytes(2, "big") + bytes(14))
 
-    assert {6} == {len(bucket) for bucket in replicates._buckets}
+    assert {6} == {len(bucket or b"") for bucket in replicates._buckets}

@@ -25,7 +25,7 @@ class Replicates:
     """
 
     def __init__(self) -> None:
-        self._buckets = [bytearray() for _ in range(BUCKETS)]
+        self._buckets: list[bytearray | None] = [None] * BUCKETS
         self._numbers: dict[bytes, int] = {}
 
     def next(self, identity: bytes) -> int:
@@ -44,8 +44,12 @@ class Replicates:
 
     def _is_new(self, identity: bytes) -> bool:
         """Whether an identity has not come before; from now on it has."""
-        bucket = self._buckets[identity[0] << 6 | identity[1] >> 2]
+        number = identity[0] << 6 | identity[1] >> 2
         part = identity[2 : 2 + LENGTH]
+        bucket = self._buckets[number]
+        if bucket is None:  # not made in advance: most sweeps are short
+            self._buckets[number] = bytearray(part)
+            return True
         at = bucket.find(part)
         while at % LENGTH and at >= 0:  # it stands across two others
             at = bucket.find(part, at + 1)

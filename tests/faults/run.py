@@ -17,7 +17,7 @@ from typing import Any
 from harness import adopt_orphans, kill_descendants, python, say
 
 HERE = Path(__file__).parent
-NOT_PROGRAMS = {"calls", "harness", "peers", "run", "writer"}
+NOT_PROGRAMS = {"calls", "harness", "large", "peers", "run", "writer"}
 TIMED = [
     "crash_loop",
     "culprits",
