@@ -22,6 +22,8 @@ from futurefarm.worker import leave, run_chunk
 from .companion import run
 from .test_worker import Elsewhere, can_hide, make_job, make_tasks
 
+pytestmark = pytest.mark.usefixtures("by_value")
+
 QUIET = {"progress": False, "workers": 1}
 BIG = np.arange(100_000, dtype=float)  # 800 kB
 

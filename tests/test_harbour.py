@@ -16,6 +16,8 @@ from futurefarm.store import Header
 from .companion import Companion, run
 from .program import DEADLINE
 
+pytestmark = pytest.mark.usefixtures("by_value")
+
 
 def pid_of_worker(_):
     return os.getpid()
