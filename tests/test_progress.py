@@ -188,6 +188,20 @@ def test_the_bar_of_a_sweep_counts_what_is_stored(dataman, bars):
     assert "failed=1" in bars[0].postfix
 
 
+def test_the_bar_of_a_sweep_hears_of_nothing_but_tasks_that_have_ended(dataman):
+    heard = []
+
+    class Listener(Recorder):
+        def update(self, number=1):
+            heard.append(number)
+            return super().update(number)
+
+    run_tasks(dataman, misbehave, ["fine", "value", "fine"], "thread", progress=Listener, on_error="record")
+
+    assert 3 == sum(heard)
+    assert 0 not in heard
+
+
 def test_something_else_is_refused(dataman):
     with pytest.raises(UsageTypeError, match="progress must be"):
         run_tasks(dataman, keep, [1], "serial", progress="yes")

@@ -207,7 +207,8 @@ class Sweep:
         skipped = self.items.skipped()
         if skipped:
             self.progress.skip(skipped)
-        self.progress.count(ended.done, ended.failed)
+        if any(ended):  # a bar may take each call for news: the first one, for the first result
+            self.progress.count(ended.done, ended.failed)
 
     def _book_refused(self) -> None:
         """Book the items that cannot be made a task; they fail like any other."""

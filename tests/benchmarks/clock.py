@@ -24,7 +24,7 @@ class Clock:
     def count(self, number: int) -> None:
         self.now = time.perf_counter() - self.begin
         self.counted += number
-        if self.first is None:
+        if self.first is None and number:
             self.first = self.now
         while len(self.tenths) < 10 and self.counted * 10 >= self.total * (len(self.tenths) + 1):
             self.tenths.append((self.counted, self.now))

@@ -23,9 +23,9 @@ class Bar:
     def __init__(self, **options):
         self.told = False
     def update(self, number):
-        if not self.told:
+        if number and not self.told:
             print(time.monotonic() - float(sys.argv[1]), flush=True)
-        self.told = True
+            self.told = True
     def refresh(self):
         pass
     close = refresh
