@@ -69,14 +69,9 @@ class Fleet(Executor):
         A quick one takes a second call while it runs the first: to hand it over takes a millisecond, of four
         threads that wait for each other. That call would wait if the first one turned out to be slow.
         """
-        waits_least = min(self._ships, key=lambda ship: len(ship.calls))
-        if not waits_least.calls:
-            return waits_least
-        return (
-            waits_least
-            if len(waits_least.calls) == 1 and all(ship.is_quick for ship in self._ships)
-            else None
-        )
+        ship = min(self._ships, key=lambda ship: len(ship.calls))
+        most = 1 if all(ship.is_quick for ship in self._ships) else 0
+        return ship if len(ship.calls) <= most else None
 
     def _ended(self, ship: Ship, call: Call, inner: Future[Any]) -> None:
         with self._lock:
